@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstring>
+
+#include "pesc/quant/layout.hpp"
+#include "pesc/quant/quantized_matrix.hpp"
+#include "pesc/quant/scales.hpp"
+
+namespace pesc::cpu {
+inline namespace PESC_CPU_ABI {
+namespace detail {
+
+/// \brief A frozen weight in `panels` as numbers and pointers, for kernels that know no formats.
+struct frozen_weight {
+  panel_layout layout{};
+  const std::uint8_t* bytes = nullptr;
+  const float* nested_absmax = nullptr;
+  const float* map = nullptr;
+  float offset = 0;
+  alignas(64) std::array<float, 16> levels{};
+  /// Byte i of the 256 entries of the map is [256 i, 256 i + 256): tables for instructions that look up bytes.
+  alignas(64) std::array<std::uint8_t, 1024> map_planes{};
+
+  frozen_weight() = default;
+
+  template <QuantFormat Format>
+  explicit frozen_weight(const quantized_view<Format, panels>& w)
+      : layout{w.layout()}, bytes{w.codes}, nested_absmax{w.scales.nested_absmax}, map{w.scales.map},
+        offset{w.scales.offset}, levels{w.format().levels} {
+    if (layout.scales != scale_kind::double_quant || map == nullptr) return;
+    for (std::size_t code = 0; code < 256; ++code) {
+      std::uint8_t entry[4];
+      std::memcpy(entry, map + code, 4);
+      for (std::size_t plane = 0; plane < 4; ++plane) map_planes[256 * plane + code] = entry[plane];
+    }
+  }
+};
+
+}  // namespace detail
+}  // namespace PESC_CPU_ABI
+}  // namespace pesc::cpu

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "pesc/core/views.hpp"
+#include "pesc/cpu/context.hpp"
+#include "pesc/cpu/elementwise.hpp"
+#include "pesc/cpu/reduce.hpp"
+
+namespace pesc::cpu {
+inline namespace PESC_CPU_ABI {
+
+/// \brief losses[t] = -log softmax(logits_t)[targets[t]]; dlogits = scale * (softmax - onehot), unless it is empty.
+///
+/// A target of -1 means none: loss 0 and a gradient of zeros. `dlogits` may be `logits`.
+template <Executor E, IsaPolicy I>
+void cross_entropy(context<E, I>& ctx, matrix_view<const float> logits, vector_view<const std::int32_t> targets,
+                   float scale, vector_view<float> losses, matrix_view<float> dlogits) {
+  PESC_ASSERT(targets.size == logits.rows && losses.size >= logits.rows);
+  PESC_ASSERT(dlogits.data == nullptr || (dlogits.rows == logits.rows && dlogits.cols == logits.cols));
+  const index_t vocabulary = logits.cols;
+  detail::for_rows(ctx, logits.rows, 4 * vocabulary, [&](index_t t) {
+    const std::int32_t target = targets[t];
+    PESC_ASSERT(target < vocabulary);
+    if (target < 0) {
+      losses[t] = 0.0f;
+      if (dlogits.data != nullptr) std::fill_n(dlogits.row(t), vocabulary, 0.0f);
+      return;
+    }
+    const float* x = logits.row(t);
+    float top = -HUGE_VALF;
+    for (index_t j = 0; j < vocabulary; ++j) top = std::max(top, x[j]);
+    double total = 0.0;
+    for (index_t j = 0; j < vocabulary; ++j) total += static_cast<double>(std::exp(x[j] - top));
+    losses[t] = static_cast<float>(std::log(total) + static_cast<double>(top) - static_cast<double>(x[target]));
+    if (dlogits.data == nullptr) return;
+    float* d = dlogits.row(t);
+    const float factor = static_cast<float>(static_cast<double>(scale) / total);
+    for (index_t j = 0; j < vocabulary; ++j) d[j] = factor * std::exp(x[j] - top);
+    d[target] -= scale;
+  });
+}
+
+/// \brief y[i] = table[ids[i]].
+template <Executor E, IsaPolicy I>
+void embedding(context<E, I>& ctx, matrix_view<const float> table, vector_view<const std::int32_t> ids,
+               matrix_view<float> y) {
+  PESC_ASSERT(ids.size == y.rows && table.cols == y.cols);
+  detail::for_rows(ctx, y.rows, y.cols, [&](index_t i) {
+    PESC_ASSERT(ids[i] >= 0 && ids[i] < table.rows);
+    std::copy_n(table.row(ids[i]), y.cols, y.row(i));
+  });
+}
+
+}  // namespace PESC_CPU_ABI
+}  // namespace pesc::cpu

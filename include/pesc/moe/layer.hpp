@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "pesc/moe/plan.hpp"
+#include "pesc/moe/upcycle.hpp"
+
+namespace pesc {
+
+/// \brief Owns an arena of the trainable tensors of one layer: weights, gradients or moments.
+template <MoeConfig Config>
+class owned_parameters {
+ public:
+  owned_parameters() = default;
+
+  /// \brief All zeros.
+  /// \param shape  completed by `complete<Config>`, as `moe_layer::shape()` returns it
+  explicit owned_parameters(const moe_shape& shape) : arena_(moe_trainables<Config>::size(shape)) {
+    parameter_arena<> arena(arena_.data(), arena_.size());
+    views_ = moe_trainables<Config>::carve(arena, shape);
+  }
+
+  [[nodiscard]] vector_view<float> arena() { return arena_.view(); }
+  [[nodiscard]] vector_view<const float> arena() const { return arena_.view(); }
+  [[nodiscard]] const moe_trainables<Config>& views() const { return views_; }
+  operator const moe_trainables<Config>&() const { return views_; }
+
+ private:
+  buffer<float> arena_;
+  moe_trainables<Config> views_;
+};
+
+/// \brief Memory of one caller of a layer: what is kept for backward, and scratch.
+template <MoeConfig Config, class X>
+class moe_buffers {
+ public:
+  using plan = plan_for<Config, X>;
+
+  /// \brief Tokens that the buffers were made for.
+  [[nodiscard]] index_t max_tokens() const { return max_tokens_; }
+
+  /// \brief Logits, experts and gates of the last forward call; slot t · k + j is choice j of token t.
+  [[nodiscard]] const routing_state<>& routing() const { return state_.routing; }
+
+  /// \brief Assignments of the last forward call ordered by expert and by token.
+  [[nodiscard]] const slot_groups<>& groups() const { return state_.groups; }
+
+  /// \brief Tokens that expert `e` processed in the last forward call.
+  [[nodiscard]] index_t load(index_t e) const {
+    return state_.groups.expert_offsets[e + 1] - state_.groups.expert_offsets[e];
+  }
+
+  [[nodiscard]] const typename plan::state& state() const { return state_; }
+
+ private:
+  template <MoeConfig, class>
+  friend class moe_layer;
+
+  index_t max_tokens_ = 0;
+  buffer<std::byte> kept_;
+  buffer<std::byte> scratch_;
+  typename plan::state state_{};
+  moe_run run_{};
+};
+
+/// \brief A mixture of adapter experts behind one frozen feed-forward network (PESC, equations 7 to 9).
+///
+/// y = rho · h + Σ gate · s · Up(act(Down(h))) with h = FFN(x), evaluated once per token. `forward` is const and may run
+/// in several threads at once, each with its own context and buffers.
+template <MoeConfig Config, class X>
+class moe_layer {
+ public:
+  using config = Config;
+  using backend = X;
+  using plan = plan_for<Config, X>;
+  using space = typename X::memory_space;
+  using activation = typename Config::activation;
+  using router = typename Config::router;
+  using trainables = moe_trainables<Config, space>;
+  using frozen = moe_frozen<Config, space>;
+  using buffers = moe_buffers<Config, X>;
+  using state = typename plan::state;
+  static constexpr bool routed = true;
+
+  /// \brief A layer over the caller's memory, which must outlive it.
+  /// \throws shape_error when sizes do not fit together
+  moe_layer(const moe_shape& shape, const frozen& weights, const trainables& parameters, const moe_options& options = {})
+      : shape_{complete<Config>(shape)}, options_{options}, router_(shape_), frozen_{weights}, parameters_{parameters} {
+    check_options();
+    frozen_.check(shape_);
+  }
+
+  /// \brief Upcycles a dense feed-forward network: quantises its weights and starts every expert as the identity.
+  /// \param format  needed where the configuration leaves the format dynamic
+  template <Scalar T>
+  moe_layer(X&, const moe_shape& shape, const dense_ffn<T>& dense, const moe_options& options = {}, std::uint64_t seed = 0,
+            const format_info* format = nullptr)
+      : moe_layer(shape, frozen_ffn<typename Config::weight>(format_of<Config>(format), dense), options, seed) {}
+
+  /// \brief A layer over frozen weights that it takes over, quantised already; fresh adapters and router.
+  moe_layer(const moe_shape& shape, frozen_ffn<typename Config::weight> weights, const moe_options& options = {},
+            std::uint64_t seed = 0)
+      : shape_{complete<Config>(shape)},
+        options_{options},
+        router_(shape_),
+        owned_frozen_{std::make_unique<frozen_ffn<typename Config::weight>>(std::move(weights))},
+        owned_{std::make_unique<owned_parameters<Config>>(shape_)} {
+    check_options();
+    frozen_ = owned_frozen_->template view<frozen>();
+    frozen_.check(shape_);
+    parameters_ = owned_->views();
+    parameters_.initialize(seed);
+  }
+
+  /// \brief A layer with random weights of its own, for trials and measurements.
+  explicit moe_layer(X& ctx, const moe_shape& shape, const moe_options& options = {}, std::uint64_t seed = 0,
+                     const format_info* format = nullptr)
+      : moe_layer(random_layer(ctx, shape, options, seed, format)) {}
+
+  [[nodiscard]] const moe_shape& shape() const { return shape_; }
+  [[nodiscard]] const moe_options& options() const { return options_; }
+  [[nodiscard]] const trainables& parameters() const { return parameters_; }
+  [[nodiscard]] const frozen& weights() const { return frozen_; }
+
+  /// \brief Exchanges run-time numbers, such as dropout.
+  void set_options(const moe_options& options) {
+    options_ = options;
+    check_options();
+  }
+
+  /// \brief An arena of zeros of this layer's layout, for gradients or moments.
+  [[nodiscard]] owned_parameters<Config> make_gradients() const { return owned_parameters<Config>(shape_); }
+
+  /// \brief Bytes kept between forward and backward for `tokens` rows.
+  [[nodiscard]] index_t state_bytes(index_t tokens) const {
+    workspace<space> counting;
+    static_cast<void>(plan::carve(counting, router_, shape_, tokens, options_));
+    return counting.peak();
+  }
+
+  /// \brief Scratch bytes that suffice for every call with up to `max_tokens` rows.
+  ///
+  /// A path for few rows can need more than one for many, so the sizes below every path boundary are tried.
+  [[nodiscard]] index_t scratch_bytes(X& ctx, index_t max_tokens) const {
+    index_t most = 0;
+    for (index_t tokens = 1; tokens <= max_tokens; tokens = tokens < 64 ? tokens + 1 : std::min(2 * tokens, max_tokens)) {
+      most = std::max(most, scratch_bytes_for(ctx, tokens));
+      if (tokens == max_tokens) break;
+    }
+    return most;
+  }
+
+  /// \brief Memory for calls with up to `max_tokens` rows. The only step that allocates.
+  [[nodiscard]] buffers prepare(X& ctx, index_t max_tokens) const {
+    PESC_EXPECTS(max_tokens >= 1, "buffers for ", max_tokens, " tokens: at least one is needed");
+    buffers out;
+    out.max_tokens_ = max_tokens;
+    out.kept_ = buffer<std::byte>(state_bytes(max_tokens));
+    out.scratch_ = buffer<std::byte>(scratch_bytes(ctx, max_tokens));
+    return out;
+  }
+
+  /// \brief y [tokens, hidden] from x [tokens, hidden]; x must stay unchanged until `backward`.
+  /// \throws shape_error when sizes do not fit
+  void forward(X& ctx, matrix_view<const activation, space> x, matrix_view<activation, space> y, buffers& b,
+               const moe_run& run = {}) const {
+    check_rows("x", x.rows, x.cols, x.rows, b);
+    check_rows("y", y.rows, y.cols, x.rows, b);
+    workspace<space> kept(b.kept_.data(), b.kept_.size());
+    b.state_ = plan::carve(kept, router_, shape_, x.rows, options_);
+    b.run_ = run;
+    workspace<space> scratch(b.scratch_.data(), b.scratch_.size());
+    plan::forward(ctx, router_, x, frozen_, parameters_, y, b.state_, shape_, options_, run, scratch);
+  }
+
+  /// \brief Writes dx [tokens, hidden] and adds to `gradient`, after a `forward` of the same rows with these buffers.
+  /// \throws shape_error when sizes do not fit
+  void backward(X& ctx, matrix_view<const activation, space> dy, matrix_view<activation, space> dx,
+                const trainables& gradient, buffers& b, const balance_gradient<space>& balance = {}) const {
+    check_rows("dy", dy.rows, dy.cols, b.state_.routing.logits.rows, b);
+    check_rows("dx", dx.rows, dx.cols, dy.rows, b);
+    workspace<space> scratch(b.scratch_.data(), b.scratch_.size());
+    plan::backward(ctx, router_, dy, frozen_, parameters_, dx, gradient, b.state_, balance, shape_, options_, b.run_, scratch);
+  }
+
+  // The same calls over memory that a model carves for all its layers.
+
+  [[nodiscard]] state carve_state(workspace<space>& ws, index_t tokens) const {
+    return plan::carve(ws, router_, shape_, tokens, options_);
+  }
+  void forward(X& ctx, matrix_view<const activation, space> x, matrix_view<activation, space> y, state& s,
+               const moe_run& run, workspace<space>& ws) const {
+    plan::forward(ctx, router_, x, frozen_, parameters_, y, s, shape_, options_, run, ws);
+  }
+  void backward(X& ctx, matrix_view<const activation, space> dy, matrix_view<activation, space> dx,
+                const trainables& gradient, state& s, const balance_gradient<space>& balance, const moe_run& run,
+                workspace<space>& ws) const {
+    plan::backward(ctx, router_, dy, frozen_, parameters_, dx, gradient, s, balance, shape_, options_, run, ws);
+  }
+
+ private:
+  static moe_layer random_layer(X& ctx, const moe_shape& shape, const moe_options& options, std::uint64_t seed,
+                                const format_info* format) {
+    const moe_shape full = complete<Config>(shape);
+    buffer<float> gate(full.intermediate * full.hidden);
+    buffer<float> up(full.intermediate * full.hidden);
+    buffer<float> down(full.hidden * full.intermediate);
+    random_stream stream{.seed = seed, .site = random_site::initial_weights, .part = 64};
+    for (buffer<float>* weight : {&gate, &up, &down}) {
+      fill_uniform({weight->data(), 1, 1, weight->size()}, weight == &down ? full.intermediate : full.hidden, stream);
+      ++stream.part;
+    }
+    const dense_ffn<float> dense{gate.matrix(full.intermediate, full.hidden), up.matrix(full.intermediate, full.hidden),
+                                 down.matrix(full.hidden, full.intermediate)};
+    return moe_layer(ctx, shape, dense, options, seed, format);
+  }
+
+  void check_options() const {
+    PESC_EXPECTS(options_.adapter_dropout >= 0.0f && options_.adapter_dropout < 1.0f, "adapter dropout ",
+                 options_.adapter_dropout, ": must be at least 0 and below 1");
+    PESC_EXPECTS(options_.lora_dropout >= 0.0f && options_.lora_dropout < 1.0f, "LoRA dropout ", options_.lora_dropout,
+                 ": must be at least 0 and below 1");
+    PESC_EXPECTS(std::isfinite(options_.expert_scale) && std::isfinite(options_.lora_alpha),
+                 "expert scale and LoRA alpha must be finite");
+  }
+
+  void check_rows(const char* name, index_t rows, index_t cols, index_t expected, const buffers& b) const {
+    PESC_EXPECTS(cols == shape_.hidden, name, " has ", cols, " columns, the layer's hidden size is ", shape_.hidden);
+    PESC_EXPECTS(rows == expected, name, " has ", rows, " rows, expected ", expected);
+    PESC_EXPECTS(rows <= b.max_tokens_, name, " has ", rows, " rows, the buffers were prepared for ", b.max_tokens_);
+  }
+
+  [[nodiscard]] index_t scratch_bytes_for(X& ctx, index_t tokens) const {
+    workspace<space> kept;
+    state s = plan::carve(kept, router_, shape_, tokens, options_);
+    const matrix_view<activation, space> rows(nullptr, tokens, shape_.hidden);
+    moe_run run;
+    run.training = true;  // dropout needs scratch that inference does not
+    workspace<space> scratch;
+    plan::forward(ctx, router_, as_const(rows), frozen_, parameters_, rows, s, shape_, options_, run, scratch);
+    plan::backward(ctx, router_, as_const(rows), frozen_, parameters_, rows, parameters_, s, {}, shape_, options_, run, scratch);
+    return scratch.peak();
+  }
+
+  moe_shape shape_;
+  moe_options options_;
+  router router_;
+  std::unique_ptr<frozen_ffn<typename Config::weight>> owned_frozen_;
+  std::unique_ptr<owned_parameters<Config>> owned_;
+  frozen frozen_{};
+  trainables parameters_{};
+};
+
+}  // namespace pesc

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "odr/layer_sum.hpp"
+#include "odr/units.hpp"
+
+float run_avx2() { return layer_sum(); }
