@@ -4,8 +4,9 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
-#include <unistd.h>
 #include <vector>
+
+#include <unistd.h>
 
 #include "pesc/train/mixture.hpp"
 #include "pesc/train/records.hpp"

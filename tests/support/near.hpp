@@ -33,7 +33,7 @@ inline double as_double(pesc::f16 value) { return static_cast<double>(pesc::to_f
 
 /// \brief Compares two arrays by max |a - b| / max |b|; when all of b is zero, by max |a|.
 ///
-/// `smallest_scale` replaces a smaller max |b|, for values that may be zero up to rounding. A NaN never passes,
+/// `smallest_scale` replaces a smaller max |b|, for values that are zero up to rounding. A NaN never passes,
 /// equal infinities do.
 template <class A, class B>
 near_result near(const A* actual, std::size_t actual_size, const B* expected, std::size_t expected_size,

@@ -11,7 +11,8 @@
 
 namespace {
 
-/// Record r of set s holds the ids 1000 * (s + 1) + 40 * r + 0, 1, 2, ..., so that every token tells where it is from.
+/// Record r of set s holds the ids 1000 * (s + 1) + 40 * r + 0, 1, 2, ..., so that every token tells where it
+/// is from.
 pesc::token_records numbered(pesc::index_t set, const std::vector<std::pair<int, int>>& sizes_and_targets) {
   pesc::token_records out;
   int record = 0;
@@ -107,7 +108,8 @@ TEST_SUITE("train/batch") {
       for (const std::int32_t target : batch.targets)
         if (target >= 0) ++seen[target];
     }
-    // Every record of a set was drawn equally often, up to one for the running round and one for the record in work.
+    // Every record of a set was drawn equally often, up to one for the running round and one for the record
+    // in work.
     for (int set = 0; set < 2; ++set) {
       const pesc::token_records& records = set == 0 ? data.first : data.second;
       for (pesc::index_t r = 0; r < records.size(); ++r) {

@@ -6,9 +6,13 @@
 
 #include <doctest/doctest.h>
 
+#include "pesc/text/llama2c_tokenizer.hpp"
+#include "support/data.hpp"
+
 namespace {
 
-/// One token per byte, but "\n\n" is one token of its own, so that a token can reach over the end of a prompt.
+/// One token per byte, but "\n\n" is one token of its own, so that a token can reach over the end of a
+/// prompt.
 std::vector<std::int32_t> encode(std::string_view text) {
   std::vector<std::int32_t> ids;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -102,5 +106,30 @@ TEST_SUITE("train/token_records") {
     records.add(three, 2);
     CHECK(records.size() == 1);
     CHECK(records.tokens() == 3);
+  }
+
+  TEST_CASE("the carried stories have the number of tokens that is known of them") {
+    const auto tokenizer = pesc::llama2c_tokenizer::load(support::example_data("tok512.bin").string(), 512);
+    const auto encode_text = [&](std::string_view text) { return tokenizer.encode(text, {.bos = false}); };
+    pesc::record_summary text;
+    pesc::token_summary tokens;
+    const auto stories =
+        pesc::read_records(support::example_data("tinystories_sample_5.txt").string(), {}, text);
+    const auto records = pesc::tokenize_records(stories, encode_text, {1, 1, 512}, tokens);
+    CHECK(tokens.tokens == 1804 + 5 + 5);
+    CHECK(tokens.target_tokens == 1804 + 5);
+    CHECK(tokens.cut == 0);
+    for (pesc::index_t i = 0; i < records.size(); ++i) {
+      CHECK(records[i].ids.front() == 1);
+      CHECK(records[i].ids.back() == 1);
+    }
+
+    const auto problems = pesc::read_records(support::example_data("gsm8k_test.jsonl").string(), {}, text);
+    const auto pairs = pesc::tokenize_records(problems, encode_text, {1, 1, 4096}, tokens);
+    for (pesc::index_t i = 0; i < pairs.size(); ++i) {
+      const pesc::token_record pair = pairs[i];
+      const auto target = pair.ids.subspan(static_cast<std::size_t>(pair.target_begin));
+      CHECK(tokenizer.decode(target) == problems[static_cast<std::size_t>(i)].target);
+    }
   }
 }

@@ -6,6 +6,7 @@
 #include "pesc/core/random.hpp"
 #include "pesc/core/views.hpp"
 #include "pesc/cpu/context.hpp"
+#include "pesc/cpu/detail/elementwise.hpp"
 #include "pesc/nn/activation.hpp"
 
 namespace pesc::cpu {
@@ -23,6 +24,14 @@ void for_rows(context<E, I>& ctx, index_t rows, index_t cols, Row row) {
   if (rows <= 0) return;
   ctx.executor().parallel_for(rows, row_grain(cols), [&](index_t begin, index_t end, int) {
     for (index_t i = begin; i < end; ++i) row(i);
+  });
+}
+
+/// \brief Calls `row(kernels, i)` for every row index, in parallel, with the kernels of the instruction set.
+template <Executor E, IsaPolicy I, class Row>
+void for_rows_with_kernels(context<E, I>& ctx, index_t rows, index_t cols, Row row) {
+  with_elementwise(ctx.isa_policy(), [&](auto kernels) {
+    for_rows(ctx, rows, cols, [&](index_t i) { row(kernels, i); });
   });
 }
 
@@ -45,11 +54,13 @@ void fill(context<E, I>& ctx, vector_view<float> y, float v) {
 template <Executor E, IsaPolicy I, Scalar S, Scalar T>
 void copy(context<E, I>& ctx, matrix_view<const S> x, matrix_view<T> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols);
-  detail::for_rows(ctx, x.rows, x.cols, [&](index_t i) {
-    const S* in = x.row(i);
-    T* out = y.row(i);
-    for (index_t j = 0; j < x.cols; ++j) out[j] = from_float<T>(to_float(in[j]));
-  });
+  if constexpr (std::is_same_v<S, T>) {
+    detail::for_rows(ctx, x.rows, x.cols, [&](index_t i) { std::copy_n(x.row(i), x.cols, y.row(i)); });
+  } else {
+    detail::for_rows_with_kernels(ctx, x.rows, x.cols, [&](auto kernels, index_t i) {
+      decltype(kernels)::convert(x.row(i), y.row(i), x.cols);
+    });
+  }
 }
 
 template <Executor E, IsaPolicy I, Scalar S, Scalar T>
@@ -63,8 +74,8 @@ void copy(context<E, I>& ctx, matrix_view<S> x, matrix_view<T> y)
 template <Executor E, IsaPolicy I, Activation A>
 void activate(context<E, I>& ctx, A, matrix_view<const float> x, matrix_view<float> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols);
-  detail::for_rows(ctx, x.rows, 4 * x.cols, [&](index_t i) {
-    for (index_t j = 0; j < x.cols; ++j) y(i, j) = A::value(x(i, j));
+  detail::for_rows_with_kernels(ctx, x.rows, 4 * x.cols, [&](auto kernels, index_t i) {
+    decltype(kernels)::template activate<A>(x.row(i), y.row(i), x.cols);
   });
 }
 
@@ -73,8 +84,8 @@ template <Executor E, IsaPolicy I, Activation A>
 void activate_backward(context<E, I>& ctx, A, matrix_view<const float> x, matrix_view<const float> dy,
                        matrix_view<float> dx) {
   PESC_ASSERT(x.rows == dx.rows && x.cols == dx.cols && dy.rows == dx.rows && dy.cols == dx.cols);
-  detail::for_rows(ctx, x.rows, 4 * x.cols, [&](index_t i) {
-    for (index_t j = 0; j < x.cols; ++j) dx(i, j) = dy(i, j) * A::derivative(x(i, j));
+  detail::for_rows_with_kernels(ctx, x.rows, 4 * x.cols, [&](auto kernels, index_t i) {
+    decltype(kernels)::template activate_backward<A>(x.row(i), dy.row(i), dx.row(i), x.cols);
   });
 }
 
@@ -83,8 +94,8 @@ template <Executor E, IsaPolicy I, Activation A>
 void gated_activate(context<E, I>& ctx, A, matrix_view<const float> gate, matrix_view<const float> up,
                     matrix_view<float> out) {
   PESC_ASSERT(gate.rows == out.rows && gate.cols == out.cols && up.rows == out.rows && up.cols == out.cols);
-  detail::for_rows(ctx, gate.rows, 4 * gate.cols, [&](index_t i) {
-    for (index_t j = 0; j < gate.cols; ++j) out(i, j) = A::value(gate(i, j)) * up(i, j);
+  detail::for_rows_with_kernels(ctx, gate.rows, 4 * gate.cols, [&](auto kernels, index_t i) {
+    decltype(kernels)::template gated_activate<A>(gate.row(i), up.row(i), out.row(i), gate.cols);
   });
 }
 
@@ -95,14 +106,9 @@ template <Executor E, IsaPolicy I, Activation A>
 void gated_activate_backward(context<E, I>& ctx, A, matrix_view<const float> gate, matrix_view<const float> up,
                              matrix_view<const float> dout, matrix_view<float> dgate, matrix_view<float> dup) {
   PESC_ASSERT(gate.rows == dout.rows && gate.cols == dout.cols && up.rows == dout.rows && up.cols == dout.cols);
-  detail::for_rows(ctx, gate.rows, 4 * gate.cols, [&](index_t i) {
-    for (index_t j = 0; j < gate.cols; ++j) {
-      const float g = gate(i, j);
-      const float u = up(i, j);
-      const float d = dout(i, j);
-      dgate(i, j) = d * u * A::derivative(g);
-      dup(i, j) = d * A::value(g);
-    }
+  detail::for_rows_with_kernels(ctx, gate.rows, 4 * gate.cols, [&](auto kernels, index_t i) {
+    decltype(kernels)::template gated_backward<A>(gate.row(i), up.row(i), dout.row(i), dgate.row(i), dup.row(i),
+                                                  gate.cols);
   });
 }
 
@@ -110,8 +116,8 @@ void gated_activate_backward(context<E, I>& ctx, A, matrix_view<const float> gat
 template <Executor E, IsaPolicy I>
 void add_scaled(context<E, I>& ctx, matrix_view<const float> x, float alpha, matrix_view<float> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols);
-  detail::for_rows(ctx, x.rows, x.cols, [&](index_t i) {
-    for (index_t j = 0; j < x.cols; ++j) y(i, j) += alpha * x(i, j);
+  detail::for_rows_with_kernels(ctx, x.rows, x.cols, [&](auto kernels, index_t i) {
+    decltype(kernels)::add_scaled(x.row(i), alpha, y.row(i), x.cols);
   });
 }
 
@@ -119,8 +125,8 @@ void add_scaled(context<E, I>& ctx, matrix_view<const float> x, float alpha, mat
 template <Executor E, IsaPolicy I>
 void add_bias(context<E, I>& ctx, vector_view<const float> bias, matrix_view<float> y) {
   PESC_ASSERT(bias.size == y.cols);
-  detail::for_rows(ctx, y.rows, y.cols, [&](index_t i) {
-    for (index_t j = 0; j < y.cols; ++j) y(i, j) += bias[j];
+  detail::for_rows_with_kernels(ctx, y.rows, y.cols, [&](auto kernels, index_t i) {
+    decltype(kernels)::add_scaled(bias.data, 1.0f, y.row(i), y.cols);
   });
 }
 

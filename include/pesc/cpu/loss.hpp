@@ -21,7 +21,8 @@ void cross_entropy(context<E, I>& ctx, matrix_view<const float> logits, vector_v
   PESC_ASSERT(targets.size == logits.rows && losses.size >= logits.rows);
   PESC_ASSERT(dlogits.data == nullptr || (dlogits.rows == logits.rows && dlogits.cols == logits.cols));
   const index_t vocabulary = logits.cols;
-  detail::for_rows(ctx, logits.rows, 4 * vocabulary, [&](index_t t) {
+  detail::for_rows_with_kernels(ctx, logits.rows, 4 * vocabulary, [&](auto kernels, index_t t) {
+    using kernel = decltype(kernels);
     const std::int32_t target = targets[t];
     PESC_ASSERT(target < vocabulary);
     if (target < 0) {
@@ -30,15 +31,14 @@ void cross_entropy(context<E, I>& ctx, matrix_view<const float> logits, vector_v
       return;
     }
     const float* x = logits.row(t);
-    float top = -HUGE_VALF;
-    for (index_t j = 0; j < vocabulary; ++j) top = std::max(top, x[j]);
-    double total = 0.0;
-    for (index_t j = 0; j < vocabulary; ++j) total += static_cast<double>(std::exp(x[j] - top));
-    losses[t] = static_cast<float>(std::log(total) + static_cast<double>(top) - static_cast<double>(x[target]));
-    if (dlogits.data == nullptr) return;
-    float* d = dlogits.row(t);
-    const float factor = static_cast<float>(static_cast<double>(scale) / total);
-    for (index_t j = 0; j < vocabulary; ++j) d[j] = factor * std::exp(x[j] - top);
+    const float wanted = x[target];
+    const float top = kernel::row_max(x, vocabulary);
+    float* d = dlogits.data == nullptr ? nullptr : dlogits.row(t);
+    const float total = d == nullptr ? kernel::template exp_row<false>(x, top, nullptr, vocabulary)
+                                     : kernel::template exp_row<true>(x, top, d, vocabulary);
+    losses[t] = std::log(total) + (top - wanted);
+    if (d == nullptr) return;
+    kernel::scaled(d, scale / total, d, vocabulary);
     d[target] -= scale;
   });
 }

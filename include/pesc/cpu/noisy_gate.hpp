@@ -80,6 +80,7 @@ struct noisy_load_inputs {
   int k = 1;  ///< below the number of experts, and below max_top_k
   float epsilon = 1e-2f;
   load_indicator indicator = load_indicator::noisy_logit;
+  vector_view<const std::uint8_t> valid{};  ///< [tokens], 0 for rows that do not count; empty: all rows count
 };
 
 namespace detail {
@@ -114,6 +115,7 @@ void noisy_load(context<E, I>& ctx, const noisy_load_inputs& in, vector_view<dou
     double* part = parts.row(begin / grain);
     std::fill_n(part, experts, 0.0);
     for (index_t t = begin; t < end; ++t) {
+      if (!in.valid.empty() && in.valid[t] == 0) continue;
       std::int32_t best[max_top_k];
       detail::top_k(in.noisy.row(t), experts, in.k + 1, best);
       for (index_t e = 0; e < experts; ++e) {
@@ -134,6 +136,7 @@ void noisy_load_backward(context<E, I>& ctx, const noisy_load_inputs& in, vector
                          matrix_view<float> dclean, matrix_view<float> draw, matrix_view<float> dnoisy) {
   const index_t experts = in.clean.cols;
   detail::for_rows(ctx, in.clean.rows, 16 * experts, [&](index_t t) {
+    if (!in.valid.empty() && in.valid[t] == 0) return;
     std::int32_t best[max_top_k];
     detail::top_k(in.noisy.row(t), experts, in.k + 1, best);
     for (index_t e = 0; e < experts; ++e) {
@@ -145,6 +148,14 @@ void noisy_load_backward(context<E, I>& ctx, const noisy_load_inputs& in, vector
       dnoisy(t, term.threshold) -= d;
     }
   });
+}
+
+/// \brief counted[s] = expert[s] where the token of slot s counts, else `experts`, which marks a dropped slot.
+template <Executor E, IsaPolicy I>
+void mask_slots(context<E, I>&, vector_view<const std::int32_t> token, vector_view<const std::int32_t> expert,
+                vector_view<const std::uint8_t> valid, index_t experts, vector_view<std::int32_t> counted) {
+  for (index_t s = 0; s < expert.size; ++s)
+    counted[s] = valid[token[s]] != 0 ? expert[s] : static_cast<std::int32_t>(experts);
 }
 
 /// \brief importance[e] += gates of expert e; load[e] += slots of expert e with a positive gate. Dropped slots are skipped.

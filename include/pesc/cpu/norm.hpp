@@ -17,13 +17,12 @@ template <Executor E, IsaPolicy I>
 void rms_norm(context<E, I>& ctx, matrix_view<const float> x, vector_view<const float> weight, float eps,
               matrix_view<float> y, vector_view<float> inv_rms) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols && weight.size == x.cols && inv_rms.size >= x.rows);
-  detail::for_rows(ctx, x.rows, x.cols, [&](index_t i) {
-    double sum = 0.0;
-    for (index_t j = 0; j < x.cols; ++j) sum += static_cast<double>(x(i, j)) * static_cast<double>(x(i, j));
-    const double mean = sum / static_cast<double>(x.cols);
-    const float inv = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(eps)));
+  detail::for_rows_with_kernels(ctx, x.rows, x.cols, [&](auto kernels, index_t i) {
+    using kernel = decltype(kernels);
+    const float mean = kernel::dot(x.row(i), x.row(i), x.cols) / static_cast<float>(x.cols);
+    const float inv = 1.0f / std::sqrt(mean + eps);
     inv_rms[i] = inv;
-    for (index_t j = 0; j < x.cols; ++j) y(i, j) = x(i, j) * inv * weight[j];
+    kernel::norm_row(x.row(i), inv, weight.data, y.row(i), x.cols);
   });
 }
 
@@ -32,13 +31,11 @@ template <Executor E, IsaPolicy I>
 void rms_norm_backward(context<E, I>& ctx, matrix_view<const float> x, vector_view<const float> weight,
                        vector_view<const float> inv_rms, matrix_view<const float> dy, matrix_view<float> dx) {
   PESC_ASSERT(x.rows == dy.rows && x.cols == dy.cols && x.rows == dx.rows && x.cols == dx.cols);
-  detail::for_rows(ctx, x.rows, x.cols, [&](index_t i) {
-    double dot = 0.0;
-    for (index_t j = 0; j < x.cols; ++j)
-      dot += static_cast<double>(x(i, j)) * static_cast<double>(dy(i, j) * weight[j]);
+  detail::for_rows_with_kernels(ctx, x.rows, x.cols, [&](auto kernels, index_t i) {
+    using kernel = decltype(kernels);
     const float inv = inv_rms[i];
-    const float along = static_cast<float>(dot / static_cast<double>(x.cols)) * inv * inv * inv;
-    for (index_t j = 0; j < x.cols; ++j) dx(i, j) += dy(i, j) * weight[j] * inv - x(i, j) * along;
+    const float mean = kernel::dot(x.row(i), dy.row(i), weight.data, x.cols) / static_cast<float>(x.cols);
+    kernel::norm_backward_row(x.row(i), weight.data, dy.row(i), inv, mean * inv * inv * inv, dx.row(i), x.cols);
   });
 }
 

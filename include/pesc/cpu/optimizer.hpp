@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
 #include "pesc/core/views.hpp"
 #include "pesc/cpu/context.hpp"
+#include "pesc/cpu/detail/elementwise.hpp"
 #include "pesc/nn/adamw.hpp"
 
 namespace pesc::cpu {
@@ -15,13 +14,10 @@ template <Executor E, IsaPolicy I>
 void adamw_step(context<E, I>& ctx, vector_view<float> p, vector_view<const float> g, vector_view<float> m,
                 vector_view<float> v, const adamw_coefficients& c) {
   PESC_ASSERT(p.size == g.size && p.size == m.size && p.size == v.size);
-  ctx.executor().parallel_for(p.size, 8192, [&](index_t begin, index_t end, int) {
-    for (index_t i = begin; i < end; ++i) {
-      const float gradient = g[i] * c.gradient_scale;
-      m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * gradient;
-      v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * gradient * gradient;
-      p[i] = p[i] * c.decay - c.step_size * m[i] / (std::sqrt(v[i]) / c.root_correction + c.epsilon);
-    }
+  detail::with_elementwise(ctx.isa_policy(), [&](auto kernels) {
+    ctx.executor().parallel_for(p.size, 8192, [&](index_t begin, index_t end, int) {
+      decltype(kernels)::adamw(p.data + begin, g.data + begin, m.data + begin, v.data + begin, end - begin, c);
+    });
   });
 }
 

@@ -113,10 +113,8 @@ template <Executor E, IsaPolicy I>
 template <Executor E, IsaPolicy I>
 void row_dot(context<E, I>& ctx, matrix_view<const float> a, matrix_view<const float> b, vector_view<float> y) {
   PESC_ASSERT(a.rows == b.rows && a.cols == b.cols && y.size >= a.rows);
-  detail::for_rows(ctx, a.rows, a.cols, [&](index_t i) {
-    double sum = 0.0;
-    for (index_t j = 0; j < a.cols; ++j) sum += static_cast<double>(a(i, j)) * static_cast<double>(b(i, j));
-    y[i] = static_cast<float>(sum);
+  detail::for_rows_with_kernels(ctx, a.rows, a.cols, [&](auto kernels, index_t i) {
+    y[i] = decltype(kernels)::dot(a.row(i), b.row(i), a.cols);
   });
 }
 
@@ -124,9 +122,16 @@ void row_dot(context<E, I>& ctx, matrix_view<const float> a, matrix_view<const f
 template <Executor E, IsaPolicy I>
 void softmax_rows(context<E, I>& ctx, matrix_view<const float> x, matrix_view<float> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols);
-  detail::for_rows(ctx, x.rows, 4 * x.cols, [&](index_t i) {
-    const detail::softmax_terms s = detail::softmax_of(x.row(i), x.cols);
-    for (index_t j = 0; j < x.cols; ++j) y(i, j) = s.probability(x(i, j));
+  detail::for_rows_with_kernels(ctx, x.rows, 4 * x.cols, [&](auto kernels, index_t i) {
+    using kernel = decltype(kernels);
+    const float top = kernel::row_max(x.row(i), x.cols);
+    if (std::isfinite(top)) {
+      const float total = kernel::template exp_row<true>(x.row(i), top, y.row(i), x.cols);
+      kernel::scaled(y.row(i), 1.0f / total, y.row(i), x.cols);
+    } else {
+      const detail::softmax_terms s = detail::softmax_of(x.row(i), x.cols);
+      for (index_t j = 0; j < x.cols; ++j) y(i, j) = s.probability(x(i, j));
+    }
   });
 }
 

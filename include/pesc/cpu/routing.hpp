@@ -119,10 +119,9 @@ template <Executor E, IsaPolicy I>
 void gather_scaled_rows(context<E, I>& ctx, matrix_view<const float> x, vector_view<const std::int32_t> rows,
                         vector_view<const float> scale, matrix_view<float> y) {
   PESC_ASSERT(rows.size >= y.rows && scale.size >= y.rows && x.cols == y.cols);
-  detail::for_rows(ctx, y.rows, y.cols, [&](index_t i) {
+  detail::for_rows_with_kernels(ctx, y.rows, y.cols, [&](auto kernels, index_t i) {
     PESC_ASSERT(rows[i] >= 0 && rows[i] < x.rows);
-    const float* in = x.row(rows[i]);
-    for (index_t j = 0; j < y.cols; ++j) y(i, j) = scale[i] * in[j];
+    decltype(kernels)::scaled(x.row(rows[i]), scale[i], y.row(i), y.cols);
   });
 }
 
@@ -133,18 +132,18 @@ template <Executor E, IsaPolicy I>
 void combine_rows(context<E, I>& ctx, matrix_view<const float> h, matrix_view<const float> e,
                   vector_view<const float> gate, const slot_groups<>& groups, bool gate_sum, matrix_view<float> y) {
   PESC_ASSERT(h.rows == y.rows && h.cols == y.cols && groups.tokens == y.rows);
-  detail::for_rows(ctx, y.rows, 4 * y.cols, [&](index_t t) {
+  detail::for_rows_with_kernels(ctx, y.rows, 4 * y.cols, [&](auto kernels, index_t t) {
+    using kernel = decltype(kernels);
     const std::int32_t* first = groups.token_slots.data + groups.token_offsets[t];
     const std::int32_t* last = groups.token_slots.data + groups.token_offsets[t + 1];
     float rho = gate_sum ? 0.0f : 1.0f;
     if (gate_sum)
       for (const std::int32_t* s = first; s != last; ++s)
         if (groups.slot_of[*s] >= 0) rho += gate[*s];
-    for (index_t j = 0; j < y.cols; ++j) y(t, j) = rho * h(t, j);
+    kernel::scaled(h.row(t), rho, y.row(t), y.cols);
     for (const std::int32_t* s = first; s != last; ++s) {
       const std::int32_t row = groups.slot_of[*s];
-      if (row < 0) continue;
-      for (index_t j = 0; j < y.cols; ++j) y(t, j) += gate[*s] * e(row, j);
+      if (row >= 0) kernel::add_scaled(e.row(row), gate[*s], y.row(t), y.cols);
     }
   });
 }
@@ -153,11 +152,10 @@ void combine_rows(context<E, I>& ctx, matrix_view<const float> h, matrix_view<co
 template <Executor E, IsaPolicy I>
 void sum_slots(context<E, I>& ctx, const slot_groups<>& groups, matrix_view<const float> rows, matrix_view<float> y) {
   PESC_ASSERT(groups.tokens == y.rows && rows.cols == y.cols);
-  detail::for_rows(ctx, y.rows, 4 * y.cols, [&](index_t t) {
+  detail::for_rows_with_kernels(ctx, y.rows, 4 * y.cols, [&](auto kernels, index_t t) {
     for (std::int32_t n = groups.token_offsets[t]; n < groups.token_offsets[t + 1]; ++n) {
       const std::int32_t row = groups.slot_of[groups.token_slots[n]];
-      if (row < 0) continue;
-      for (index_t j = 0; j < y.cols; ++j) y(t, j) += rows(row, j);
+      if (row >= 0) decltype(kernels)::add_scaled(rows.row(row), 1.0f, y.row(t), y.cols);
     }
   });
 }

@@ -13,6 +13,12 @@
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
 
+/// \brief offsets[g] = first row of group g when every group but the last has `size` rows.
+template <Executor E, IsaPolicy I>
+void number_groups(context<E, I>&, index_t size, index_t rows, vector_view<std::int32_t> offsets) {
+  for (index_t g = 0; g < offsets.size; ++g) offsets[g] = static_cast<std::int32_t>(std::min(g * size, rows));
+}
+
 /// \brief Top-1 choice with capacity: Fedus, Zoph, Shazeer, "Switch transformers" (2021).
 ///
 /// The gate is the probability of the best expert. Within a group of rows each expert takes its first `capacity` tokens;

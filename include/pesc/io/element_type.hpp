@@ -14,8 +14,28 @@ namespace pesc {
 
 /// \brief Element types that tensor files name. The order is that of the safetensors writer: by alignment.
 enum class element_type : std::uint8_t {
-  boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
-  i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64,
+  boolean,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  u8,
+  i8,
+  f8_e5m2,
+  f8_e4m3,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  i16,
+  u16,
+  f16,
+  bf16,
+  i32,
+  u32,
+  f32,
+  c64,
+  f64,
+  i64,
+  u64,
   unknown,  ///< a name that this version does not know; such a tensor cannot be read
 };
 
@@ -27,10 +47,10 @@ struct element_type_row {
 };
 
 inline constexpr element_type_row element_type_table[] = {
-    {"BOOL", 8},        {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},   {"I8", 8},
-    {"F8_E5M2", 8},     {"F8_E4M3", 8},     {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},          {"F8_E5M2FNUZ", 8},
-    {"I16", 16},        {"U16", 16},        {"F16", 16},    {"BF16", 16},   {"I32", 32}, {"U32", 32},
-    {"F32", 32},        {"C64", 64},        {"F64", 64},    {"I64", 64},    {"U64", 64}, {"unknown", 0}};
+    {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+    {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+    {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+    {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64},        {"unknown", 0}};
 static_assert(std::size(element_type_table) == static_cast<std::size_t>(element_type::unknown) + 1);
 
 }  // namespace detail
@@ -102,7 +122,8 @@ inline constexpr element_type element_type_of<std::uint64_t> = element_type::u64
 }
 
 /// \brief Bytes of a tensor; nothing when they do not fit 63 bits or are not whole.
-[[nodiscard]] constexpr std::optional<index_t> checked_bytes(element_type type, std::span<const index_t> shape) {
+[[nodiscard]] constexpr std::optional<index_t> checked_bytes(element_type type,
+                                                             std::span<const index_t> shape) {
   const auto count = checked_count(shape);
   if (!count) return {};
   const auto bits = checked_product(*count, bits_of(type));

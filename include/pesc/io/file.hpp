@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -17,6 +13,10 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "pesc/core/error.hpp"
 #include "pesc/core/types.hpp"
@@ -92,8 +92,8 @@ inline std::string folder_of(const std::string& path) {
 /// \brief The bytes of a file; its size is checked before memory is taken.
 /// \param max_bytes  a larger file is refused
 /// \throws io_error, format_error when the file is larger than `max_bytes`
-[[nodiscard]] inline std::vector<std::byte> read_file(const std::string& path,
-                                                      index_t max_bytes = std::numeric_limits<index_t>::max()) {
+[[nodiscard]] inline std::vector<std::byte> read_file(
+    const std::string& path, index_t max_bytes = std::numeric_limits<index_t>::max()) {
   const auto [file, size] = detail::open_to_read(path);
   if (size > max_bytes)
     detail::raise<format_error>(detail::concat(path, ": the file has ", size, " bytes, at most ", max_bytes,
@@ -114,7 +114,8 @@ class atomic_file {
     static std::atomic<unsigned> counter{0};
     int code = EEXIST;
     while (!file_ && code == EEXIST) {
-      temporary_ = detail::concat(path_, ".", static_cast<long>(::getpid()), "-", counter.fetch_add(1u), ".tmp");
+      temporary_ =
+          detail::concat(path_, ".", static_cast<long>(::getpid()), "-", counter.fetch_add(1u), ".tmp");
       file_ = detail::descriptor{::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)};
       code = errno;
     }
@@ -161,8 +162,8 @@ class atomic_file {
 
  private:
   [[noreturn]] void fail(int code, std::size_t left) const {
-    detail::raise<io_error>(detail::concat(path_, ": cannot be written: ", detail::system_reason(code), " after ",
-                                           written_, " bytes", left > 0 ? ", " : "",
+    detail::raise<io_error>(detail::concat(path_, ": cannot be written: ", detail::system_reason(code),
+                                           " after ", written_, " bytes", left > 0 ? ", " : "",
                                            left > 0 ? detail::concat(left, " more to write") : std::string{},
                                            ". An older file of this name is unchanged."));
   }

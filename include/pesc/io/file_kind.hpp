@@ -26,7 +26,8 @@ namespace pesc {
 /// empty for everything else.
 /// \param start  the file, or at least its first 512 bytes
 /// \param size   of the whole file
-[[nodiscard]] inline std::string describe_foreign_file(std::span<const std::byte> start, index_t size_of_file) {
+[[nodiscard]] inline std::string describe_foreign_file(std::span<const std::byte> start,
+                                                       index_t size_of_file) {
   const std::string_view text = as_text(start.first(start.size() < 512 ? start.size() : 512));
   const auto starts = [&](std::string_view mark) { return text.starts_with(mark); };
   const std::string size = detail::concat(" (", size_of_file, " bytes)");
@@ -37,7 +38,8 @@ namespace pesc {
     return "this is a zip archive" + size + ", perhaps pickled weights, which are not read." + convert;
   if (starts("\x1F\x8B")) return "this is a gzip file" + size + ". Unpack it first.";
   if (text.size() >= 2 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5)
-    return "this is a Python pickle" + size + ", which can run code when it is loaded and is not read." + convert;
+    return "this is a Python pickle" + size + ", which can run code when it is loaded and is not read." +
+           convert;
   if (starts("GGUF")) return "this is a GGUF file" + size + ", expected another format.";
   if (starts("\x93NUMPY")) return "this is a NumPy array file" + size + ", expected another format.";
 
@@ -46,7 +48,8 @@ namespace pesc {
     if (!lower.empty() || std::isspace(static_cast<unsigned char>(c)) == 0)
       lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   if (lower.starts_with("<!doctype") || lower.starts_with("<html"))
-    return "this is a web page" + size + ", not the file itself. The download needs a direct address or a login.";
+    return "this is a web page" + size +
+           ", not the file itself. The download needs a direct address or a login.";
   return {};
 }
 [[nodiscard]] inline std::string describe_foreign_file(std::span<const std::byte> bytes) {

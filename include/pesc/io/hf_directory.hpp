@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <dirent.h>
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <dirent.h>
+#include <sys/stat.h>
 
 #include "pesc/core/error.hpp"
 #include "pesc/io/json.hpp"
@@ -31,8 +31,8 @@ inline bool exists(const std::string& path) {
 
 /// \brief A plain name that stays in its folder.
 inline bool is_plain_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos && name.find('\\') == name.npos &&
-         name.find(':') == name.npos && name.find('\0') == name.npos;
+  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos &&
+         name.find('\\') == name.npos && name.find(':') == name.npos && name.find('\0') == name.npos;
 }
 
 /// \brief One name of a file with pickled weights in the folder, or nothing.
@@ -42,9 +42,10 @@ inline std::string find_pickle(const std::string& folder) {
   if (list == nullptr) return found;
   while (const dirent* entry = ::readdir(list)) {
     const std::string_view name = entry->d_name;
-    const bool pickle = name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".ckpt") ||
-                        (name.ends_with(".bin") && (name.starts_with("pytorch_model") ||
-                                                    name.starts_with("adapter_model") || name.starts_with("moe_model")));
+    const bool pickle =
+        name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".ckpt") ||
+        (name.ends_with(".bin") && (name.starts_with("pytorch_model") || name.starts_with("adapter_model") ||
+                                    name.starts_with("moe_model")));
     if (pickle && (found.empty() || name < found)) found = name;
   }
   ::closedir(list);
@@ -75,7 +76,8 @@ struct shard_index {
         detail::raise<format_error>(detail::concat(file, ": weight_map: tensor ", in_quotes(tensor), " is ",
                                                    name.type_name(), ", expected a file name"));
       if (!detail::is_plain_name(*shard))
-        detail::raise<format_error>(detail::concat(file, ": shard ", in_quotes(*shard), " leaves the model folder"));
+        detail::raise<format_error>(
+            detail::concat(file, ": shard ", in_quotes(*shard), " leaves the model folder"));
       out.files.emplace_back(tensor, *shard);
       out.shards.push_back(*shard);
     }
@@ -120,8 +122,8 @@ class hf_directory {
   [[nodiscard]] const tensor_info& get(std::string_view name) {
     const tensor_info* tensor = find(name);
     if (tensor == nullptr)
-      detail::raise<format_error>(detail::concat(path_, ": there is no tensor ", in_quotes(name), " among ",
-                                                 places_.size()));
+      detail::raise<format_error>(
+          detail::concat(path_, ": there is no tensor ", in_quotes(name), " among ", places_.size()));
     return *tensor;
   }
 
@@ -174,9 +176,11 @@ inline hf_directory hf_directory::open(const std::string& path, open_options opt
   hf_directory out;
   out.path_ = path.size() > 1 && path.ends_with('/') ? path.substr(0, path.size() - 1) : path;
   if (!detail::exists(out.path_)) detail::raise<io_error>(out.path_ + ": there is no such folder");
-  if (!detail::is_folder(out.path_)) detail::raise<io_error>(out.path_ + ": this is a file, expected a model folder");
+  if (!detail::is_folder(out.path_))
+    detail::raise<io_error>(out.path_ + ": this is a file, expected a model folder");
   if (!detail::exists(out.config_name()))
-    detail::raise<format_error>(out.path_ + ": there is no config.json in this folder, so it is no model folder");
+    detail::raise<format_error>(out.path_ +
+                                ": there is no config.json in this folder, so it is no model folder");
   out.config_ = read_json(out.config_name());
   const std::string single = out.path_ + "/model.safetensors";
   if (detail::exists(single)) {
@@ -193,10 +197,12 @@ inline void hf_directory::open_shards(open_options options) {
   if (!detail::exists(file)) {
     const std::string pickle = detail::find_pickle(path_);
     if (!pickle.empty())
-      detail::raise<format_error>(detail::concat(path_, ": holds only pickled weights (", in_quotes(pickle),
-                                                 "), which can run code when they are loaded and are not read. Save "
-                                                 "them again from Python with safe_serialization=True."));
-    detail::raise<format_error>(path_ + ": there is neither model.safetensors nor model.safetensors.index.json");
+      detail::raise<format_error>(
+          detail::concat(path_, ": holds only pickled weights (", in_quotes(pickle),
+                         "), which can run code when they are loaded and are not read. Save "
+                         "them again from Python with safe_serialization=True."));
+    detail::raise<format_error>(path_ +
+                                ": there is neither model.safetensors nor model.safetensors.index.json");
   }
   const std::vector<std::byte> bytes = read_file(file, index_t{64} << 20);
   const shard_index index = shard_index::parse(as_text(bytes), file);
@@ -204,7 +210,8 @@ inline void hf_directory::open_shards(open_options options) {
     if (!detail::exists(path_ + "/" + shard))
       detail::raise<io_error>(detail::concat(file, ": shard ", in_quotes(shard), " is missing, one of ",
                                              index.shards.size(), ". The download may be incomplete."));
-  for (const std::string& shard : index.shards) files_.push_back(safetensors_file::open(path_ + "/" + shard, options));
+  for (const std::string& shard : index.shards)
+    files_.push_back(safetensors_file::open(path_ + "/" + shard, options));
   collect();
   compare(index, file);
 }
@@ -218,25 +225,25 @@ inline void hf_directory::collect() {
   for (std::size_t i = 1; i < places_.size(); ++i)
     if (places_[i - 1].tensor->name == places_[i].tensor->name)
       detail::raise<format_error>(detail::concat(path_, ": tensor ", in_quotes(places_[i].tensor->name),
-                                                 " is in two files, ", files_[places_[i - 1].file].name(), " and ",
-                                                 files_[places_[i].file].name()));
+                                                 " is in two files, ", files_[places_[i - 1].file].name(),
+                                                 " and ", files_[places_[i].file].name()));
 }
 
 inline void hf_directory::compare(const shard_index& index, const std::string& file) {
   for (const auto& [tensor, shard] : index.files) {
     const std::size_t i = index_of(tensor);
     if (i == places_.size() || files_[places_[i].file].name() != path_ + "/" + shard)
-      detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(tensor), " is not in shard ",
-                                                 in_quotes(shard)));
+      detail::raise<format_error>(
+          detail::concat(file, ": tensor ", in_quotes(tensor), " is not in shard ", in_quotes(shard)));
   }
   if (places_.size() > index.files.size())
-    warnings_.push_back(detail::concat(file, ": the shards hold ", places_.size(), " tensors, the index names ",
-                                       index.files.size()));
+    warnings_.push_back(detail::concat(file, ": the shards hold ", places_.size(),
+                                       " tensors, the index names ", index.files.size()));
   index_t bytes = 0;
   for (const place& p : places_) bytes += static_cast<index_t>(p.tensor->bytes.size());
   if (index.total_size >= 0 && index.total_size != bytes)
-    warnings_.push_back(detail::concat(file, ": total_size is ", index.total_size, ", the tensors have ", bytes,
-                                       " bytes"));
+    warnings_.push_back(
+        detail::concat(file, ": total_size is ", index.total_size, ", the tensors have ", bytes, " bytes"));
 }
 
 }  // namespace pesc

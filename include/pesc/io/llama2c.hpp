@@ -100,9 +100,9 @@ class llama2c_file {
     };
     const index_t d = h.hidden;
     const bool fits = add(h.tied ? 1 : 2, h.vocab, d) && add(2, h.layers, d) && add(d, h.layers, d) &&
-                      add(d, h.layers, d) && add(h.kv_width(), h.layers, d) && add(h.kv_width(), h.layers, d) &&
-                      add(h.intermediate, h.layers, d) && add(h.intermediate, h.layers, d) &&
-                      add(h.intermediate, h.layers, d) && add(1, 1, d) &&
+                      add(d, h.layers, d) && add(h.kv_width(), h.layers, d) &&
+                      add(h.kv_width(), h.layers, d) && add(h.intermediate, h.layers, d) &&
+                      add(h.intermediate, h.layers, d) && add(h.intermediate, h.layers, d) && add(1, 1, d) &&
                       add(2, h.max_positions, h.head_dim() / 2);
     const auto bytes = fits ? checked_product(floats, sizeof(float)) : std::nullopt;
     if (!bytes || *bytes > (index_t{1} << 62)) return {};
@@ -125,23 +125,26 @@ inline llama2c_header llama2c_file::read_header(const std::string& name, std::sp
                         " for a llama2.c header"));
   index_t numbers[7];
   for (std::size_t i = 0; i < 7; ++i) numbers[i] = load_unaligned<std::int32_t>(start.data() + 4 * i);
-  constexpr const char* names[7] = {"dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len"};
+  constexpr const char* names[7] = {"dim",        "hidden_dim", "n_layers", "n_heads",
+                                    "n_kv_heads", "vocab_size", "seq_len"};
   const bool tied = numbers[5] > 0;
   if (!tied) numbers[5] = -numbers[5];
   for (std::size_t i = 0; i < 7; ++i)
     if (numbers[i] <= 0)
       fail(detail::concat("byte ", 4 * i, ": ", names[i], " is ", numbers[i],
                           ", expected at least 1. This is no llama2.c weight file, or it is damaged."));
-  const llama2c_header h{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], tied};
+  const llama2c_header h{numbers[0], numbers[1], numbers[2], numbers[3],
+                         numbers[4], numbers[5], numbers[6], tied};
   if (h.hidden % h.heads != 0 || h.head_dim() % 2 != 0 || h.heads % h.kv_heads != 0)
-    fail(detail::concat("dim ", h.hidden, ", n_heads ", h.heads, ", n_kv_heads ", h.kv_heads,
-                        " do not divide into heads of even size. This is no llama2.c weight file, or it is damaged."));
+    fail(detail::concat(
+        "dim ", h.hidden, ", n_heads ", h.heads, ", n_kv_heads ", h.kv_heads,
+        " do not divide into heads of even size. This is no llama2.c weight file, or it is damaged."));
   const auto expected = file_bytes(h);
   if (!expected) fail("the sizes in the header overflow. This is no llama2.c weight file, or it is damaged.");
   if (*expected != file_size)
     fail(detail::concat("the file has ", file_size, " bytes, its header asks for ", *expected,
                         file_size < *expected ? ". The download may be cut short."
-                                                                       : ". It may be of a newer llama2.c version."));
+                                              : ". It may be of a newer llama2.c version."));
   return h;
 }
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cerrno>
 #include <cstddef>
 #include <span>
 #include <string>
 #include <utility>
+
+#include <sys/mman.h>
 
 #include "pesc/core/error.hpp"
 #include "pesc/io/file.hpp"
@@ -28,8 +28,8 @@ class mapped_file {
     if (size == 0) return;
     void* data = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_PRIVATE, file.get(), 0);
     if (data == MAP_FAILED)
-      detail::raise<io_error>(detail::concat(path, ": ", size, " bytes cannot be mapped: ",
-                                             detail::system_reason(errno)));
+      detail::raise<io_error>(
+          detail::concat(path, ": ", size, " bytes cannot be mapped: ", detail::system_reason(errno)));
     data_ = static_cast<const std::byte*>(data);
     size_ = static_cast<std::size_t>(size);
   }

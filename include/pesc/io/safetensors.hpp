@@ -18,7 +18,8 @@
 
 namespace pesc {
 
-static_assert(std::endian::native == std::endian::little, "pesc: files are little-endian, and so must be the machine");
+static_assert(std::endian::native == std::endian::little,
+              "pesc: files are little-endian, and so must be the machine");
 
 /// \brief How a file of tensors is opened.
 struct open_options {
@@ -56,7 +57,9 @@ class safetensors_file {
   [[nodiscard]] const std::string& name() const { return name_; }
 
   /// \brief The `__metadata__` of the file.
-  [[nodiscard]] const std::map<std::string, std::string, std::less<>>& metadata() const { return header_.metadata; }
+  [[nodiscard]] const std::map<std::string, std::string, std::less<>>& metadata() const {
+    return header_.metadata;
+  }
 
   /// \brief All tensors, sorted by name.
   [[nodiscard]] const std::vector<tensor_info>& tensors() const { return header_.tensors; }
@@ -80,8 +83,8 @@ class safetensors_file {
   [[nodiscard]] const tensor_info& get(std::string_view name) const {
     const tensor_info* tensor = find(name);
     if (tensor == nullptr)
-      detail::raise<format_error>(detail::concat(name_, ": there is no tensor ", in_quotes(name), " among ",
-                                                 header_.tensors.size()));
+      detail::raise<format_error>(
+          detail::concat(name_, ": there is no tensor ", in_quotes(name), " among ", header_.tensors.size()));
     return *tensor;
   }
 
@@ -120,15 +123,18 @@ class safetensors_file {
   }
 
   void parse(std::span<const std::byte> bytes) {
-    const std::size_t json_size = detail::safetensors_json_size(bytes, static_cast<index_t>(bytes.size()), name_);
+    const std::size_t json_size =
+        detail::safetensors_json_size(bytes, static_cast<index_t>(bytes.size()), name_);
     const auto data = bytes.subspan(8 + json_size);
-    header_ = detail::parse_safetensors(as_text(bytes).substr(8, json_size), static_cast<index_t>(data.size()), name_);
+    header_ = detail::parse_safetensors(as_text(bytes).substr(8, json_size),
+                                        static_cast<index_t>(data.size()), name_);
     bind(data);
   }
 
   void bind(std::span<const std::byte> data) {
     for (tensor_info& tensor : header_.tensors)
-      tensor.bytes = data.subspan(static_cast<std::size_t>(tensor.offset), static_cast<std::size_t>(tensor.size));
+      tensor.bytes =
+          data.subspan(static_cast<std::size_t>(tensor.offset), static_cast<std::size_t>(tensor.size));
   }
 
   std::string name_;

@@ -34,11 +34,13 @@ class safetensors_writer {
 
   /// \brief A tensor whose values stay where they are until the file is written.
   /// \throws format_error when the name is taken or the bytes do not fit the shape
-  void add(std::string name, element_type type, std::vector<index_t> shape, std::span<const std::byte> bytes) {
+  void add(std::string name, element_type type, std::vector<index_t> shape,
+           std::span<const std::byte> bytes) {
     const index_t need = check(name, type, shape);
     if (need != static_cast<index_t>(bytes.size()))
-      detail::raise<format_error>(detail::concat("safetensors: tensor ", in_quotes(name), " has ", bytes.size(),
-                                                 " bytes but ", shape_text(shape), " ", name_of(type), " needs ", need));
+      detail::raise<format_error>(detail::concat("safetensors: tensor ", in_quotes(name), " has ",
+                                                 bytes.size(), " bytes but ", shape_text(shape), " ",
+                                                 name_of(type), " needs ", need));
     entries_.push_back({std::move(name), type, std::move(shape), need, bytes, nullptr});
   }
 
@@ -46,8 +48,10 @@ class safetensors_writer {
   template <class T, std::size_t Extent>
   void add(std::string name, std::vector<index_t> shape, std::span<T, Extent> values) {
     using element = std::remove_const_t<T>;
-    static_assert(element_type_of<element> != element_type::unknown, "pesc: no file type holds values of this C++ type");
-    add(std::move(name), element_type_of<element>, std::move(shape), std::as_bytes(std::span<const element>{values}));
+    static_assert(element_type_of<element> != element_type::unknown,
+                  "pesc: no file type holds values of this C++ type");
+    add(std::move(name), element_type_of<element>, std::move(shape),
+        std::as_bytes(std::span<const element>{values}));
   }
 
   /// \brief A tensor whose bytes `provider(byte_sink)` makes when the file is written.
@@ -55,7 +59,11 @@ class safetensors_writer {
     requires std::is_invocable_v<Provider&, byte_sink>
   void add(std::string name, element_type type, std::vector<index_t> shape, Provider provider) {
     const index_t need = check(name, type, shape);
-    entries_.push_back({std::move(name), type, std::move(shape), need, {},
+    entries_.push_back({std::move(name),
+                        type,
+                        std::move(shape),
+                        need,
+                        {},
                         std::make_unique<callable<Provider>>(std::move(provider))});
   }
 
@@ -104,11 +112,13 @@ class safetensors_writer {
     std::unique_ptr<source> provider;
   };
 
-  [[nodiscard]] static index_t check(const std::string& name, element_type type, const std::vector<index_t>& shape) {
+  [[nodiscard]] static index_t check(const std::string& name, element_type type,
+                                     const std::vector<index_t>& shape) {
     const auto need = type != element_type::unknown ? checked_bytes(type, shape) : std::nullopt;
     if (!need || name == "__metadata__" || shape.size() > detail::safetensors_max_rank)
-      detail::raise<format_error>(detail::concat("safetensors: tensor ", in_quotes(name), " cannot be written as ",
-                                                 shape_text(shape), " ", name_of(type)));
+      detail::raise<format_error>(detail::concat("safetensors: tensor ", in_quotes(name),
+                                                 " cannot be written as ", shape_text(shape), " ",
+                                                 name_of(type)));
     return *need;
   }
 
@@ -122,7 +132,8 @@ class safetensors_writer {
     for (const entry& e : entries_) names.push_back(e.name);
     std::sort(names.begin(), names.end());
     if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-      detail::raise<format_error>(detail::concat("safetensors: tensor ", in_quotes(*twice), " was added twice"));
+      detail::raise<format_error>(
+          detail::concat("safetensors: tensor ", in_quotes(*twice), " was added twice"));
     return order;
   }
 
@@ -157,8 +168,9 @@ inline std::string safetensors_writer::header_text(const std::vector<const entry
   out += '}';
   out.append((8 - out.size() % 8) % 8, ' ');
   if (out.size() > detail::safetensors_max_header)
-    detail::raise<format_error>(detail::concat("safetensors: the header would have ", out.size(), " bytes, at most ",
-                                               detail::safetensors_max_header, " are allowed. Write several files."));
+    detail::raise<format_error>(detail::concat("safetensors: the header would have ", out.size(),
+                                               " bytes, at most ", detail::safetensors_max_header,
+                                               " are allowed. Write several files."));
   return out;
 }
 

@@ -59,10 +59,14 @@ struct tensor_info {
     return out;
   };
   switch (tensor.dtype) {
-    case element_type::f32: return convert(float{});
-    case element_type::f64: return convert(double{});
-    case element_type::bf16: return convert(bf16{});
-    case element_type::f16: return convert(f16{});
+    case element_type::f32:
+      return convert(float{});
+    case element_type::f64:
+      return convert(double{});
+    case element_type::bf16:
+      return convert(bf16{});
+    case element_type::f16:
+      return convert(f16{});
     default:
       detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(tensor.name), " is ",
                                                  one_line(tensor.dtype_name, 40),
@@ -79,7 +83,8 @@ template <class T>
   static_assert(wanted != element_type::unknown, "pesc: no file type holds values of this C++ type");
   if (tensor.dtype != wanted)
     detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(tensor.name), " is ",
-                                               one_line(tensor.dtype_name, 40), ", expected ", name_of(wanted)));
+                                               one_line(tensor.dtype_name, 40), ", expected ",
+                                               name_of(wanted)));
   std::vector<T> out(tensor.bytes.size() / sizeof(T));
   if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), out.size() * sizeof(T));
   return out;

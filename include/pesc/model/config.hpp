@@ -70,8 +70,8 @@ namespace detail {
 
 [[noreturn]] inline void unsupported(const json_fields& f, std::string_view key, const std::string& found,
                                      std::string_view supported) {
-  raise<format_error>(concat(f.where(key), ": ", found, " is not supported; results would be wrong. Supported: ",
-                             supported));
+  raise<format_error>(
+      concat(f.where(key), ": ", found, " is not supported; results would be wrong. Supported: ", supported));
 }
 
 /// \brief An integer in [1, most]; `otherwise` when the key is absent, which 0 forbids.
@@ -108,7 +108,8 @@ inline void parse_rope_scaling(const json_fields& f, rope_options& out) {
   }
   if (kind != "llama3") unsupported(f, f.has("rope_type") ? "rope_type" : "type", in_quotes(kind), supported);
   out.scaling = rope_scaling::llama3;
-  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor"}) static_cast<void>(f.get_double(key));
+  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor"})
+    static_cast<void>(f.get_double(key));
   out.factor = positive_number(f, "factor", 1.0);
   out.low_frequency_factor = positive_number(f, "low_freq_factor", 1.0);
   out.high_frequency_factor = positive_number(f, "high_freq_factor", 4.0);
@@ -184,8 +185,9 @@ inline void refuse_other_models(const json_fields& f, const llama_config& c) {
     unsupported(f, "hidden_act", in_quotes(c.activation), "silu.");
   const index_t window = f.get_int("sliding_window", 0);
   if (window > 0 && window < c.max_positions && f.get_bool("use_sliding_window", true))
-    unsupported(f, "sliding_window", concat("a window of ", window), "full attention, or a window of at least "
-                                            "max_position_embeddings.");
+    unsupported(f, "sliding_window", concat("a window of ", window),
+                "full attention, or a window of at least "
+                "max_position_embeddings.");
 }
 
 inline std::optional<pesc_config> parse_pesc(const json_fields& f) {
@@ -241,7 +243,8 @@ inline std::optional<quantization_config> parse_quantization(const json_fields& 
   c.hidden = detail::positive(f, "hidden_size", 0, index_t{1} << 24);
   c.intermediate = detail::positive(f, "intermediate_size", 0, index_t{1} << 26);
   c.layers = detail::positive(f, "num_hidden_layers", 0, index_t{1} << 16);
-  c.max_positions = detail::positive(f, "max_position_embeddings", c.max_positions, std::numeric_limits<std::int32_t>::max());
+  c.max_positions = detail::positive(f, "max_position_embeddings", c.max_positions,
+                                     std::numeric_limits<std::int32_t>::max());
   c.rms_eps = detail::positive_number(f, "rms_norm_eps", c.rms_eps);
   detail::parse_heads(f, c);
   c.rope = detail::parse_rope(f);

@@ -292,7 +292,7 @@ class llama {
   template <class Routing>
   static void pool_balance(X& ctx, const Routing& routing, vector_view<const std::uint8_t> valid, balance_pool& balance,
                            workspace<space>& ws) {
-    balance_accumulate(ctx, as_const(routing.logits), as_const(routing.token), as_const(routing.expert), valid, balance.sums(), ws);
+    balance_accumulate(ctx, as_const(routing.logits), as_const(routing.token), routing.chosen(), valid, balance.sums(), ws);
   }
 
   const model_weights<format>* weights_;

@@ -22,12 +22,16 @@ struct routing_state {
   vector_view<std::int32_t, Space> token;   ///< [slots]
   vector_view<std::int32_t, Space> expert;  ///< [slots]; equal to the number of experts: dropped
   vector_view<float, Space> gate;           ///< [slots]
+  vector_view<std::int32_t, Space> choice;  ///< [slots], `expert` before slots were dropped; empty: none ever is
+
+  /// \brief What balance losses count: the choices, dropped or not.
+  [[nodiscard]] vector_view<const std::int32_t, Space> chosen() const { return choice.empty() ? expert : choice; }
 
   [[nodiscard]] index_t slots() const { return token.size; }
 
   [[nodiscard]] static routing_state carve(workspace<Space>& ws, index_t tokens, index_t experts, index_t slots) {
     return {ws.template take<float>(tokens, experts), ws.template take<std::int32_t>(slots),
-            ws.template take<std::int32_t>(slots), ws.template take<float>(slots)};
+            ws.template take<std::int32_t>(slots), ws.template take<float>(slots), {}};
   }
 };
 

@@ -16,10 +16,11 @@ enum class schedule_kind : std::uint8_t {
   linear,    ///< a straight line down to `final_fraction` of the base rate
 };
 
-/// \brief Learning rate as a function of the step, without state, so that a resumed run needs nothing but the step.
+/// \brief Learning rate as a function of the step, without state, so that a resumed run needs nothing but the
+/// step.
 ///
-/// The factors are those of the schedules in Hugging Face transformers, in the same order of operations: the first
-/// step of a warm-up has rate zero, and a cosine followed past `total` rises again.
+/// The factors are those of the schedules in Hugging Face transformers, in the same order of operations: the
+/// first step of a warm-up has rate zero, and a cosine followed past `total` rises again.
 struct schedule {
   schedule_kind kind = schedule_kind::cosine;
   double base_rate = 1e-3;
@@ -28,7 +29,8 @@ struct schedule {
   double final_fraction = 0.0;  ///< share of the base rate that is left at the end, 0 to 1
   double cycles = 0.5;          ///< cosine waves between warm-up and end
 
-  /// \throws shape_error for a rate that is not finite and positive, or counts and fractions outside their range
+  /// \throws shape_error for a rate that is not finite and positive, or counts and fractions outside their
+  /// range
   void check() const {
     PESC_EXPECTS(std::isfinite(base_rate) && base_rate > 0, "learning rate is ", base_rate,
                  ", expected above 0");

@@ -24,20 +24,24 @@ struct block_divisor {
   float operator()(float x) const { return full ? x * divisor : x / divisor; }
 };
 
-/// \brief Scales of `n` floats in blocks of 256 and their 8-bit codes.
-inline void encode_nested(const float* values, index_t n, float offset, const float* map, float* nested_absmax,
-                          std::uint8_t* codes) {
-  for (index_t begin = 0; begin < n; begin += nested_block) {
-    const index_t end = std::min<index_t>(begin + nested_block, n);
-    float absmax = 0.0f;
-    for (index_t i = begin; i < end; ++i) absmax = std::max(absmax, std::fabs(values[i] - offset));
-    const block_divisor scaled(absmax, end - begin == nested_block);
-    nested_absmax[begin / nested_block] = scaled.stored;
+}  // namespace detail
+
+/// \brief Quantises `n` numbers to codes of a sorted map of 256 values in blocks that share a scale.
+///
+/// Dettmers et al., "8-bit optimizers via block-wise quantization" (2022): the code is the entry nearest to
+/// (value - offset) / absmax. Second-level scales of double quantisation use blocks of 256.
+/// \param absmax  one per block, largest |value - offset|
+inline void quantize_to_map(const float* values, index_t n, index_t block, float offset, const float* map, float* absmax,
+                            std::uint8_t* codes) {
+  for (index_t begin = 0; begin < n; begin += block) {
+    const index_t end = std::min<index_t>(begin + block, n);
+    float largest = 0.0f;
+    for (index_t i = begin; i < end; ++i) largest = std::max(largest, std::fabs(values[i] - offset));
+    const detail::block_divisor scaled(largest, end - begin == block);
+    absmax[begin / block] = scaled.stored;
     for (index_t i = begin; i < end; ++i) codes[i] = encode_dynamic(map, scaled(values[i] - offset));
   }
 }
-
-}  // namespace detail
 
 /// \brief Mean of the scales, the offset of double quantisation.
 inline float mean_scale(const float* values, index_t n) {
@@ -110,8 +114,8 @@ template <QuantFormat Format, Scalar T>
   quantize_blocks(info, source, n, 0, blocks, out.codes().data, absmax.data());
   std::copy(dynamic_map().begin(), dynamic_map().end(), out.map().begin());
   out.offset() = offset != nullptr ? *offset : mean_scale(absmax.data(), blocks);
-  detail::encode_nested(absmax.data(), blocks, out.offset(), out.map().data, out.nested_absmax().data,
-                        out.scale_codes().data);
+  quantize_to_map(absmax.data(), blocks, nested_block, out.offset(), out.map().data, out.nested_absmax().data,
+                  out.scale_codes().data);
   return out;
 }
 

@@ -34,7 +34,8 @@ struct llama2c_tokenizer {
 
   /// \param file  name for messages
   /// \throws format_error
-  [[nodiscard]] static tokenizer parse(const std::string& file, std::span<const std::byte> bytes, index_t pieces = -1) {
+  [[nodiscard]] static tokenizer parse(const std::string& file, std::span<const std::byte> bytes,
+                                       index_t pieces = -1) {
     tokenizer_parts parts;
     parts.name = file;
     parts.unk = 0;
@@ -45,14 +46,16 @@ struct llama2c_tokenizer {
       detail::raise<format_error>(detail::concat(file, ": the file has ", parts.pieces.size(),
                                                  " pieces, expected at least unknown, start and end"));
     if (pieces >= 0 && parts.pieces.size() != pieces)
-      detail::raise<format_error>(detail::concat(file, " has ", parts.pieces.size(), " pieces, the embedding has ", pieces,
+      detail::raise<format_error>(detail::concat(file, " has ", parts.pieces.size(),
+                                                 " pieces, the embedding has ", pieces,
                                                  " rows. Use the tokenizer that belongs to the model."));
     parts.merges = merge_table::from_scores(parts.pieces, scores);
     return tokenizer{std::move(parts)};
   }
 
  private:
-  static std::vector<float> read_pieces(const std::string& file, std::span<const std::byte> bytes, vocabulary& out) {
+  static std::vector<float> read_pieces(const std::string& file, std::span<const std::byte> bytes,
+                                        vocabulary& out) {
     const auto fail = [&](std::size_t at, const std::string& what) {
       const std::string foreign = describe_foreign_file(bytes);
       detail::raise<format_error>(foreign.empty() ? detail::concat(file, ": byte ", at, ": ", what)
@@ -75,10 +78,10 @@ struct llama2c_tokenizer {
       if (static_cast<index_t>(bytes.size() - at - 8) < length)
         fail(at, which + "the file ends inside it. The download may be cut short.");
       const std::string_view text = as_text(bytes.subspan(at + 8, static_cast<std::size_t>(length)));
-      const piece_kind kind = scores.empty()         ? piece_kind::unknown
-                              : scores.size() < 3    ? piece_kind::control
+      const piece_kind kind = scores.empty()        ? piece_kind::unknown
+                              : scores.size() < 3   ? piece_kind::control
                               : byte_of_piece(text) ? piece_kind::byte
-                                                     : piece_kind::text;
+                                                    : piece_kind::text;
       out.add(text, kind);
       scores.push_back(score);
       at += 8 + static_cast<std::size_t>(length);

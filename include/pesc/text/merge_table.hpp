@@ -24,13 +24,16 @@ class merge_table {
   };
 
   /// \brief A pair that joins; the first one given for a pair stays.
-  void add(std::int32_t left, std::int32_t right, merge result) { rows_.push_back({key(left, right), result}); }
+  void add(std::int32_t left, std::int32_t right, merge result) {
+    rows_.push_back({key(left, right), result});
+  }
 
   /// \brief Sorts the pairs for `find`; call once after the last `add`.
   void finish() {
     std::stable_sort(rows_.begin(), rows_.end(), [](const row& a, const row& b) { return a.pair < b.pair; });
-    rows_.erase(std::unique(rows_.begin(), rows_.end(), [](const row& a, const row& b) { return a.pair == b.pair; }),
-                rows_.end());
+    rows_.erase(
+        std::unique(rows_.begin(), rows_.end(), [](const row& a, const row& b) { return a.pair == b.pair; }),
+        rows_.end());
     std::size_t slots = 16;
     while (slots < 2 * rows_.size()) slots *= 2;
     slots_.assign(slots, -1);
@@ -64,7 +67,8 @@ class merge_table {
   };
 
   [[nodiscard]] static std::uint64_t key(std::int32_t left, std::int32_t right) {
-    return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
+    return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 |
+           static_cast<std::uint32_t>(right);
   }
   [[nodiscard]] std::size_t slot(std::uint64_t pair) const {
     // Multiplication by an odd constant spreads the ids; the upper half is the mixed one.
@@ -79,7 +83,8 @@ inline merge_table merge_table::from_scores(const vocabulary& pieces, std::span<
   std::vector<std::int32_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
   const auto score = [&](std::int32_t id) { return scores[static_cast<std::size_t>(id)]; };
-  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return score(a) > score(b); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int32_t a, std::int32_t b) { return score(a) > score(b); });
 
   merge_table out;
   std::int32_t rank = 0;

@@ -59,8 +59,9 @@ class tokenizer {
     has_all_bytes_ = true;
     for (const std::int32_t id : byte_ids_) has_all_bytes_ = has_all_bytes_ && id >= 0;
     if (!has_all_bytes_ && parts_.unk < 0)
-      detail::raise<format_error>(parts_.name + ": the vocabulary has no unknown piece and not all 256 byte pieces, "
-                                                "so some texts would have no ids");
+      detail::raise<format_error>(parts_.name +
+                                  ": the vocabulary has no unknown piece and not all 256 byte pieces, "
+                                  "so some texts would have no ids");
   }
 
   [[nodiscard]] const std::string& name() const { return parts_.name; }
@@ -79,11 +80,13 @@ class tokenizer {
   }
 
   /// \brief Ids of `text`; bytes that are not UTF-8 get the ids of their byte pieces. Time n log n.
-  [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text, const encode_options& options = {}) const;
+  [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text,
+                                                 const encode_options& options = {}) const;
 
   /// \brief The bytes that ids stand for; they need not be whole characters.
   /// \throws shape_error for an id outside the vocabulary
-  [[nodiscard]] std::string decode(std::span<const std::int32_t> ids, const decode_options& options = {}) const {
+  [[nodiscard]] std::string decode(std::span<const std::int32_t> ids,
+                                   const decode_options& options = {}) const {
     std::string out;
     bool at_start = options.strip_prefix;
     for (const std::int32_t id : ids) {
@@ -105,7 +108,8 @@ class tokenizer {
     check(id);
     std::string_view piece = parts_.pieces.piece(id);
     if (parts_.pieces.kind(id) == piece_kind::control) return {};
-    if (parts_.pieces.kind(id) == piece_kind::byte) piece = {&all_bytes()[byte_of_piece(piece).value_or(0)], 1};
+    if (parts_.pieces.kind(id) == piece_kind::byte)
+      piece = {&all_bytes()[byte_of_piece(piece).value_or(0)], 1};
     return at_start && parts_.dummy_prefix && piece.starts_with(' ') ? piece.substr(1) : piece;
   }
 
@@ -118,7 +122,8 @@ class tokenizer {
   /// \throws format_error
   void expect_vocabulary(index_t rows) const {
     if (size() != rows)
-      detail::raise<format_error>(detail::concat(parts_.name, " has ", size(), " pieces, the embedding has ", rows,
+      detail::raise<format_error>(detail::concat(parts_.name, " has ", size(), " pieces, the embedding has ",
+                                                 rows,
                                                  " rows. Use the tokenizer that belongs to the model."));
   }
 
@@ -130,7 +135,8 @@ class tokenizer {
   };
 
   void check(std::int32_t id) const {
-    PESC_EXPECTS(id >= 0 && id < size(), parts_.name, ": id ", id, " is outside the vocabulary of ", size(), " pieces");
+    PESC_EXPECTS(id >= 0 && id < size(), parts_.name, ": id ", id, " is outside the vocabulary of ", size(),
+                 " pieces");
   }
 
   [[nodiscard]] static const std::array<char, 256>& all_bytes() {
@@ -210,7 +216,8 @@ inline std::vector<std::int32_t> tokenizer::merged(std::vector<std::int32_t> ids
   return out;
 }
 
-inline std::vector<std::int32_t> tokenizer::encode(std::string_view text, const encode_options& options) const {
+inline std::vector<std::int32_t> tokenizer::encode(std::string_view text,
+                                                   const encode_options& options) const {
   PESC_EXPECTS(text.size() < std::size_t{1} << 30, parts_.name, ": a text of ", text.size(),
                " bytes is too long to encode at once, at most 2^30");
   std::vector<std::int32_t> out;
@@ -218,7 +225,8 @@ inline std::vector<std::int32_t> tokenizer::encode(std::string_view text, const 
   if (!text.empty()) {
     std::string prefixed;
     if (options.dummy_prefix && parts_.dummy_prefix) prefixed = ' ' + std::string{text};
-    const std::vector<std::int32_t> ids = merged(characters(prefixed.empty() ? text : std::string_view{prefixed}));
+    const std::vector<std::int32_t> ids =
+        merged(characters(prefixed.empty() ? text : std::string_view{prefixed}));
     out.insert(out.end(), ids.begin(), ids.end());
   }
   if (options.eos && parts_.eos >= 0) out.push_back(parts_.eos);

@@ -45,7 +45,9 @@ struct utf8_step {
   return i;
 }
 
-[[nodiscard]] constexpr bool is_valid_utf8(std::string_view text) { return find_invalid_utf8(text) == text.size(); }
+[[nodiscard]] constexpr bool is_valid_utf8(std::string_view text) {
+  return find_invalid_utf8(text) == text.size();
+}
 
 /// \brief Makes valid UTF-8 out of bytes that arrive in pieces, as a streamed answer does.
 ///

@@ -88,7 +88,8 @@ class vocabulary {
   if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return {};
   unsigned value = 0;
   for (const char c : piece.substr(3, 2)) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
                       : c >= 'a' && c <= 'f' ? c - 'a' + 10
                                              : -1;
     if (digit < 0) return {};

@@ -31,8 +31,8 @@ struct batch_options {
 
 /// \brief One micro-batch as flat arrays over `tokens()` = sequences * length places.
 ///
-/// Document i covers the places [documents[i], documents[i + 1]); attention must not leave it. A place of padding is a
-/// document of its own and has `valid` 0; it counts in no loss, routing statistic or speed.
+/// Document i covers the places [documents[i], documents[i + 1]); attention must not leave it. A place of
+/// padding is a document of its own and has `valid` 0; it counts in no loss, routing statistic or speed.
 struct token_batch {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> targets;    ///< the id to predict at each place, -1 where no loss counts
@@ -73,9 +73,9 @@ struct batch_state {
 
 /// \brief Draws records and lays them into micro-batches; fills preallocated arrays and allocates nothing.
 ///
-/// The last token of a record is a target only, so a record of n tokens takes n - 1 places; the token that follows a
-/// split is still the target of the last one before it. With `pack` no target is lost; the other layouts cut records
-/// that are longer than a row.
+/// The last token of a record is a target only, so a record of n tokens takes n - 1 places; the token that
+/// follows a split is still the target of the last one before it. With `pack` no target is lost; the other
+/// layouts cut records that are longer than a row.
 class batch_builder {
  public:
   /// \param sets  tokenised data sets in the order of the mixture; they must outlive the builder

@@ -11,8 +11,8 @@ namespace pesc {
 
 /// \brief Loss of a model on a data set.
 struct evaluation {
-  double loss = 0.0;      ///< nats per target token
-  index_t tokens = 0;     ///< target tokens
+  double loss = 0.0;   ///< nats per target token
+  index_t tokens = 0;  ///< target tokens
   index_t records = 0;
   std::vector<index_t> load;  ///< slots per layer and expert, layer by layer; empty for a dense model
 };
@@ -29,7 +29,8 @@ class evaluator {
     index_t kept = 0;
     index_t scratch = 0;
     // Smaller calls may need more scratch than the largest, so every size on the way is measured.
-    for (index_t tokens = 1; tokens <= places; tokens = tokens < 64 ? tokens + 1 : std::min(tokens * 2, places)) {
+    for (index_t tokens = 1; tokens <= places;
+         tokens = tokens < 64 ? tokens + 1 : std::min(tokens * 2, places)) {
       workspace<> counting_kept;
       workspace<> counting;
       model.carve_state(counting_kept, tokens, false, state_);
@@ -92,8 +93,11 @@ class evaluator {
 
   double run(evaluation& out) {
     const index_t tokens = static_cast<index_t>(ids_.size());
-    const model_input input{{ids_.data(), tokens}, {positions_.data(), tokens}, {spans_.data(), static_cast<index_t>(spans_.size())},
-                            {targets_.data(), tokens}, {}};
+    const model_input input{{ids_.data(), tokens},
+                            {positions_.data(), tokens},
+                            {spans_.data(), static_cast<index_t>(spans_.size())},
+                            {targets_.data(), tokens},
+                            {}};
     workspace<> kept(kept_.data(), kept_.size());
     workspace<> scratch(scratch_.data(), scratch_.size());
     model_->carve_state(kept, tokens, false, state_);
@@ -101,7 +105,8 @@ class evaluator {
       if constexpr (Model::config_routed()) {
         const index_t experts = model_->ffn_shape().experts;
         for (index_t i = 0; i < s.ffn.routing.slots(); ++i)
-          if (s.ffn.routing.expert[i] < experts) ++out.load[static_cast<std::size_t>(layer * experts + s.ffn.routing.expert[i])];
+          if (s.ffn.routing.expert[i] < experts)
+            ++out.load[static_cast<std::size_t>(layer * experts + s.ffn.routing.expert[i])];
       } else {
         static_cast<void>(layer);
         static_cast<void>(s);

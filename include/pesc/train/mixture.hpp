@@ -46,8 +46,8 @@ inline bool parse_weight(std::string_view text, double& value) {
 
 }  // namespace detail
 
-/// \brief Takes `FILE:WEIGHT` apart; without a weight it is 1. A colon in front of anything but a number is part of
-/// the file name.
+/// \brief Takes `FILE:WEIGHT` apart; without a weight it is 1. A colon in front of anything but a number is
+/// part of the file name.
 /// \throws shape_error for a weight that is not above 0 and below 1e9
 [[nodiscard]] inline weighted_path parse_weighted_path(std::string_view text) {
   const std::size_t colon = text.rfind(':');
@@ -64,7 +64,8 @@ inline bool parse_weight(std::string_view text, double& value) {
   return {std::string{meant ? text.substr(0, colon) : text}, meant ? weight : 1.0};
 }
 
-/// \brief A data set of a mixture: how many records it has and how often it is drawn from, relative to the others.
+/// \brief A data set of a mixture: how many records it has and how often it is drawn from, relative to the
+/// others.
 struct mixture_source {
   index_t records = 0;
   double weight = 1.0;
@@ -78,10 +79,11 @@ struct mixture_state {
   friend bool operator==(const mixture_state&, const mixture_state&) = default;
 };
 
-/// \brief Endless stream of records out of several data sets, the same for the same seed wherever it is taken up.
+/// \brief Endless stream of records out of several data sets, the same for the same seed wherever it is taken
+/// up.
 ///
-/// A data set is chosen for each record with a chance in proportion to its weight; within one, every record comes once
-/// before any comes again, in an order that is shuffled anew each time.
+/// A data set is chosen for each record with a chance in proportion to its weight; within one, every record
+/// comes once before any comes again, in an order that is shuffled anew each time.
 class mixture {
  public:
   struct pick {

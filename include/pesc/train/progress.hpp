@@ -43,7 +43,8 @@ struct progress_values {
   return text;
 }
 
-/// \brief The line `step 120/2000  loss 1.842 (ema 1.91)  412 tok/s  lb 1.03  eta 14m`, cut to `width` characters.
+/// \brief The line `step 120/2000  loss 1.842 (ema 1.91)  412 tok/s  lb 1.03  eta 14m`, cut to `width`
+/// characters.
 ///
 /// Parts that do not fit are left out whole, from the right.
 [[nodiscard]] inline std::string format_progress(const progress_values& values, index_t width) {
@@ -75,7 +76,8 @@ struct progress_values {
 /// \brief Things per second, such as tokens, over the last 20 seconds.
 class speed_meter {
  public:
-  /// \brief Notes that `things` more were done at `seconds`; the first call starts the clock and counts nothing.
+  /// \brief Notes that `things` more were done at `seconds`; the first call starts the clock and counts
+  /// nothing.
   void add(double seconds, index_t things) {
     total_ += count_ == 0 ? 0 : things;
     const std::size_t last = (count_ + capacity - 1) % capacity;

@@ -51,7 +51,8 @@ inline std::string with_unix_lines(std::string text) {
   return text;
 }
 
-/// \brief Fields that make a record: where the prompt and where the target stands; an empty prompt name = no prompt.
+/// \brief Fields that make a record: where the prompt and where the target stands; an empty prompt name = no
+/// prompt.
 struct field_pair {
   std::string_view prompt;
   std::string_view target;
@@ -74,7 +75,8 @@ inline std::string take_pair(const record_fields& fields, field_pair names, text
   return {};
 }
 
-/// \brief The form of instruction collections: an instruction and a list of instances, of which the first counts.
+/// \brief The form of instruction collections: an instruction and a list of instances, of which the first
+/// counts.
 inline std::string take_instance(const record_fields& fields, text_record& record) {
   const record_field* instruction = record_fields::find(fields.members, "instruction");
   const record_field* input = record_fields::find(fields.instance, "input");
@@ -190,7 +192,8 @@ inline void cut_pieces(std::string_view text, index_t characters, std::vector<te
   }
 }
 
-/// \brief Plain text: parts between end-of-text marks are records; without a mark the text is cut into pieces.
+/// \brief Plain text: parts between end-of-text marks are records; without a mark the text is cut into
+/// pieces.
 inline std::vector<text_record> read_text(line_reader& reader, const record_options& options,
                                           record_summary& summary) {
   constexpr std::string_view mark = "<|endoftext|>";
@@ -234,8 +237,8 @@ inline std::vector<text_record> read_text(line_reader& reader, const record_opti
 
 /// \brief Reads the records of a `.jsonl` file (one object per line) or the pieces of a `.txt` file.
 ///
-/// Fields known by name: question/answer, text/code, prompt/response, instruction with instances[0].input/output, and
-/// text alone, which is all target. A blank line is no record.
+/// Fields known by name: question/answer, text/code, prompt/response, instruction with
+/// instances[0].input/output, and text alone, which is all target. A blank line is no record.
 ///
 /// \throws io_error when the file cannot be read
 /// \throws format_error naming the first bad line, or when no record is left

@@ -67,7 +67,8 @@ inline index_t logged_step(std::string_view line) {
   return end.ec == std::errc{} && end.ptr != line.data() + line.size() ? step : -1;
 }
 
-/// \brief Copies the lines up to `last_step`, stopping at one that was cut, and puts the copy in the place of the log.
+/// \brief Copies the lines up to `last_step`, stopping at one that was cut, and puts the copy in the place of
+/// the log.
 inline void cut_log(const std::string& path, index_t last_step) {
   if (std::FILE* probe = std::fopen(path.c_str(), "rb"))
     std::fclose(probe);

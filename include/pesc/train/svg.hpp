@@ -11,8 +11,9 @@
 #include "pesc/core/types.hpp"
 #include "pesc/train/detail/svg_parts.hpp"
 
-// Pictures for reports: text of SVG elements whose colours come from the style sheet of the page, so that one picture
-// serves light and dark screens. Numbers are written without the user's locale, which would break the paths.
+// Pictures for reports: text of SVG elements whose colours come from the style sheet of the page, so that one
+// picture serves light and dark screens. Numbers are written without the user's locale, which would break the
+// paths.
 
 namespace pesc {
 
@@ -152,7 +153,8 @@ inline std::string path_of(const chart_series& series, const plot_area& plot) {
   return out + detail::legend_at(plot.left + 8, 18, chart.bars, styles) + "</svg>\n";
 }
 
-/// \brief SVG of a heat map: shares in per cent, from the page's colour (0) to the full colour (the largest value).
+/// \brief SVG of a heat map: shares in per cent, from the page's colour (0) to the full colour (the largest
+/// value).
 [[nodiscard]] inline std::string to_svg(const heat_map& map) {
   PESC_EXPECTS(map.values.size() == map.rows.size() * map.columns.size(), "heat map of ", map.rows.size(),
                " x ", map.columns.size(), " has ", map.values.size(), " values");

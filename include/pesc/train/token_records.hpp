@@ -61,9 +61,9 @@ class token_records {
 
 /// \brief Special tokens and the length at which records are cut.
 struct token_options {
-  std::int32_t begin = 1;  ///< id before every record, -1 for none
-  std::int32_t end = 2;    ///< id after every target, -1 for none
-  index_t max_tokens = 512;
+  std::int32_t begin = 1;    ///< id before every record, -1 for none
+  std::int32_t end = 2;      ///< id after every target, -1 for none
+  index_t max_tokens = 513;  ///< one more than the model takes in, since the last is only predicted
 };
 
 /// \brief What tokenising did to the records.
@@ -75,9 +75,11 @@ struct token_summary {
   index_t no_target = 0;  ///< records left out: no target token within `max_tokens`
 };
 
-/// \brief Tokenises records: begin token, prompt and target encoded as one text, end token, cut at `max_tokens`.
+/// \brief Tokenises records: begin token, prompt and target encoded as one text, end token, cut at
+/// `max_tokens`.
 ///
-/// A token that reaches over the end of the prompt belongs to the target, so every byte of the target is learnt.
+/// A token that reaches over the end of the prompt belongs to the target, so every byte of the target is
+/// learnt.
 ///
 /// \throws format_error when no record is left
 template <TextEncoder Encode>

@@ -16,9 +16,9 @@ struct trainer_options {
   adamw_options adamw{};
   double max_grad_norm = 1.0;  ///< 0: no clipping
   balance_options balance{};
-  index_t accumulation = 1;    ///< micro-batches per step
-  std::uint64_t seed = 0;      ///< of dropout and router noise
-  int max_bad_steps = 5;       ///< steps in a row with numbers that are not finite before the run gives up
+  index_t accumulation = 1;  ///< micro-batches per step
+  std::uint64_t seed = 0;    ///< of dropout and router noise
+  int max_bad_steps = 5;     ///< steps in a row with numbers that are not finite before the run gives up
 };
 
 /// \brief What a step computed.
@@ -29,7 +29,7 @@ struct step_result {
   double grad_norm = 0.0;  ///< before clipping
   index_t tokens = 0;      ///< without padding
   index_t targets = 0;
-  bool skipped = false;    ///< a number was not finite: no update was made
+  bool skipped = false;  ///< a number was not finite: no update was made
 };
 
 /// \brief Counters of a run; with the arenas and the data order they say everything that a resumed run needs.
@@ -45,7 +45,9 @@ struct trainer_counters {
 struct memory_estimate {
   index_t weights = 0, parameters = 0, gradients = 0, optimizer = 0, activations = 0, scratch = 0;
 
-  [[nodiscard]] index_t total() const { return weights + parameters + gradients + optimizer + activations + scratch; }
+  [[nodiscard]] index_t total() const {
+    return weights + parameters + gradients + optimizer + activations + scratch;
+  }
 };
 
 /// \brief Trains the adapters, routers and low-rank updates of a model; allocates when made, never in a step.
@@ -59,7 +61,8 @@ class trainer {
 
   /// \param parameters  the arena the model was made over
   /// \param places  rows of a micro-batch, padding included
-  trainer(X& ctx, const Model& model, vector_view<float> parameters, const trainer_options& options, index_t places)
+  trainer(X& ctx, const Model& model, vector_view<float> parameters, const trainer_options& options,
+          index_t places)
       : ctx_{&ctx},
         model_{&model},
         options_{options},
@@ -70,9 +73,12 @@ class trainer {
         views_{model.views_over(gradient_.view())},
         balance_(model.ffn_shape().experts, std::max<index_t>(1, model.ffn_shape().top_k)),
         losses_(places),
-        load_(Model::config_routed() ? static_cast<std::size_t>(model.shape().layers * model.ffn_shape().experts) : 0),
+        load_(Model::config_routed()
+                  ? static_cast<std::size_t>(model.shape().layers * model.ffn_shape().experts)
+                  : 0),
         places_{places} {
-    PESC_EXPECTS(options.accumulation >= 1, "gradient accumulation over ", options.accumulation, " micro-batches: at least 1");
+    PESC_EXPECTS(options.accumulation >= 1, "gradient accumulation over ", options.accumulation,
+                 " micro-batches: at least 1");
     spans_.resize(static_cast<std::size_t>(places));
     const sizes s = measure(ctx, model, places);
     kept_ = buffer<std::byte>(s.kept);
@@ -156,14 +162,16 @@ class trainer {
     PESC_EXPECTS(batch.tokens() == places_, "micro-batch of ", batch.tokens(), " places, expected ", places_);
     for (index_t i = 0; i < batch.document_count; ++i) {
       const index_t begin = batch.documents[static_cast<std::size_t>(i)];
-      spans_[static_cast<std::size_t>(i)] = {begin, batch.documents[static_cast<std::size_t>(i + 1)], begin, 0};
+      spans_[static_cast<std::size_t>(i)] = {begin, batch.documents[static_cast<std::size_t>(i + 1)], begin,
+                                             0};
     }
     const model_input input{{batch.ids.data(), places_},
                             {batch.positions.data(), places_},
                             {spans_.data(), batch.document_count},
                             {batch.targets.data(), places_},
                             {batch.valid.data(), places_}};
-    const moe_run run{.training = true, .seed = options_.seed, .step = static_cast<std::uint32_t>(counters_.micro_step++)};
+    const moe_run run{
+        .training = true, .seed = options_.seed, .step = static_cast<std::uint32_t>(counters_.micro_step++)};
     workspace<> kept(kept_.data(), kept_.size());
     workspace<> scratch(scratch_.data(), scratch_.size());
     model_->carve_state(kept, places_, true, state_);
@@ -212,8 +220,9 @@ class trainer {
       views_[l].attention.for_each(look);
       views_[l].ffn.for_each(look);
     }
-    detail::raise<numeric_error>(detail::concat("step ", counters_.step, ": ", where, " is not finite, ", counters_.bad_steps,
-                                                " steps in a row. Lower the learning rate or go back to a checkpoint."));
+    detail::raise<numeric_error>(
+        detail::concat("step ", counters_.step, ": ", where, " is not finite, ", counters_.bad_steps,
+                       " steps in a row. Lower the learning rate or go back to a checkpoint."));
   }
 
   X* ctx_;

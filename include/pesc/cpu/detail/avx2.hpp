@@ -30,6 +30,7 @@ namespace simd {
 inline constexpr index_t width = 8;
 
 [[gnu::always_inline]] inline vec set(float x) { return _mm256_set1_ps(x); }
+[[gnu::always_inline]] inline vec iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
 [[gnu::always_inline]] inline vec zero() { return _mm256_setzero_ps(); }
 // The builtin keeps the compiler from joining neighbouring broadcasts into a load and permutes.
 [[gnu::always_inline]] inline vec broadcast(const float* p) { return _mm256_broadcast_ss(p); }
@@ -154,10 +155,12 @@ template <Scalar T>
 // 5 rows by 2 vectors: 10 sums, 2 weights and a broadcast fit 16 registers.
 inline constexpr index_t block_rows = 5;
 
+#include "pesc/cpu/detail/avx2_decode.inl"
 #include "pesc/cpu/detail/matmul.inl"
-#include "pesc/cpu/detail/elementwise.inl"
+#include "pesc/cpu/detail/nf4.inl"
+#include "pesc/cpu/detail/quantize.inl"
 
-struct kernels : matmul_kernels, elementwise_kernels {
+struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {
   static constexpr isa level = isa::avx2;
   static constexpr index_t width = simd::width;
 };

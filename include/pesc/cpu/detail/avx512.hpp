@@ -28,6 +28,9 @@ namespace simd {
 inline constexpr index_t width = 16;
 
 [[gnu::always_inline]] inline vec set(float x) { return _mm512_set1_ps(x); }
+[[gnu::always_inline]] inline vec iota() {
+  return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 [[gnu::always_inline]] inline vec zero() { return _mm512_setzero_ps(); }
 [[gnu::always_inline]] inline vec broadcast(const float* p) { return _mm512_set1_ps(*p); }
 [[gnu::always_inline]] inline vec load(const float* p) { return _mm512_loadu_ps(p); }
@@ -166,10 +169,12 @@ template <Scalar T>
 // 12 rows by 2 vectors: 24 sums and 2 weights; the broadcast is a memory operand.
 inline constexpr index_t block_rows = 12;
 
+#include "pesc/cpu/detail/avx512_decode.inl"
 #include "pesc/cpu/detail/matmul.inl"
-#include "pesc/cpu/detail/elementwise.inl"
+#include "pesc/cpu/detail/nf4.inl"
+#include "pesc/cpu/detail/quantize.inl"
 
-struct kernels : matmul_kernels, elementwise_kernels {
+struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {
   static constexpr isa level = isa::avx512;
   static constexpr index_t width = simd::width;
 };

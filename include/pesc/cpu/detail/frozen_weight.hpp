@@ -12,7 +12,7 @@ namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
 namespace detail {
 
-/// \brief A frozen weight in `panels` as numbers and pointers, for kernels that know no formats.
+/// \brief A frozen weight as numbers and pointers, for kernels that know no formats.
 struct frozen_weight {
   panel_layout layout{};
   const std::uint8_t* bytes = nullptr;
@@ -25,8 +25,8 @@ struct frozen_weight {
 
   frozen_weight() = default;
 
-  template <QuantFormat Format>
-  explicit frozen_weight(const quantized_view<Format, panels>& w)
+  template <QuantFormat Format, class Layout>
+  explicit frozen_weight(const quantized_view<Format, Layout>& w)
       : layout{w.layout()}, bytes{w.codes}, nested_absmax{w.scales.nested_absmax}, map{w.scales.map},
         offset{w.scales.offset}, levels{w.format().levels} {
     if (layout.scales != scale_kind::double_quant || map == nullptr) return;

@@ -16,51 +16,51 @@ struct float_product {
   [[gnu::always_inline]] static inline vec multiply_add(vec a, vec b, vec c) { return simd::fmadd(a, b, c); }
 };
 
-template <class Product, int Vectors>
+template <class Product, std::size_t Vectors>
 [[gnu::always_inline]] inline void add_row(vec (&sum)[Vectors], vec a, const vec (&b)[Vectors]) {
   sum[0] = Product::multiply_add(a, b[0], sum[0]);
   if constexpr (Vectors > 1) sum[1] = Product::multiply_add(a, b[1], sum[1]);
 }
 
-template <class Product, int Rows, int Vectors, std::size_t... R>
+template <class Product, std::size_t Rows, std::size_t Vectors, std::size_t... R>
 [[gnu::always_inline]] inline void add_column(vec (&sums)[Rows][Vectors], const typename Product::element* a,
                                               const vec (&b)[Vectors], std::index_sequence<R...>) {
   (add_row<Product, Vectors>(sums[R], Product::broadcast(a + R), b), ...);
 }
 
 /// \brief y = alpha * sum (+ y), the first `cols` columns.
-template <int Vectors>
+template <std::size_t Vectors>
 [[gnu::always_inline]] inline void finish_row(const vec (&sum)[Vectors], float* y, index_t cols, vec alpha,
                                               bool accumulate) {
-  if (cols >= Vectors * simd::width) {
-    for (int v = 0; v < Vectors; ++v) {
-      float* place = y + v * simd::width;
+  if (cols >= static_cast<index_t>(Vectors) * simd::width) {
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      float* place = y + static_cast<index_t>(v) * simd::width;
       simd::store(place, accumulate ? simd::fmadd(alpha, sum[v], simd::load(place)) : simd::mul(alpha, sum[v]));
     }
     return;
   }
-  for (int v = 0; v < Vectors; ++v) {
-    const index_t n = cols - v * simd::width;
+  for (std::size_t v = 0; v < Vectors; ++v) {
+    const index_t n = cols - static_cast<index_t>(v) * simd::width;
     if (n <= 0) return;
-    float* place = y + v * simd::width;
+    float* place = y + static_cast<index_t>(v) * simd::width;
     const vec old = accumulate ? simd::load_n(place, n) : simd::zero();
     simd::store_n(place, accumulate ? simd::fmadd(alpha, sum[v], old) : simd::mul(alpha, sum[v]), n);
   }
 }
 
-template <int Rows, int Vectors, std::size_t... R>
+template <std::size_t Rows, std::size_t Vectors, std::size_t... R>
 [[gnu::always_inline]] inline void finish_rows(const vec (&sums)[Rows][Vectors], float* y, index_t stride, index_t cols,
                                                vec alpha, bool accumulate, std::index_sequence<R...>) {
   (finish_row<Vectors>(sums[R], y + static_cast<index_t>(R) * stride, cols, alpha, accumulate), ...);
 }
 
-template <int Rows, int Vectors, std::size_t... R>
+template <std::size_t Rows, std::size_t Vectors, std::size_t... R>
 [[gnu::always_inline]] inline void clear_rows(vec (&sums)[Rows][Vectors], std::index_sequence<R...>) {
   ((sums[R][0] = simd::zero(), sums[R][Vectors - 1] = simd::zero()), ...);
 }
 
 /// \brief One block times one sliver: y[Rows][cols] = alpha a b (+ y) over `steps` steps of k.
-template <class Product, int Rows, int Vectors>
+template <class Product, std::size_t Rows, std::size_t Vectors>
 [[gnu::noinline]] void multiply_block(const typename Product::element* a, const typename Product::element* b,
                                       index_t b_stride, index_t steps, float* y, index_t y_stride, index_t cols,
                                       float alpha, bool accumulate) {
@@ -82,9 +82,9 @@ template <class Product>
 using block_function = void (*)(const typename Product::element*, const typename Product::element*, index_t, index_t,
                                 float*, index_t, index_t, float, bool);
 
-template <class Product, int Vectors, std::size_t... R>
+template <class Product, std::size_t Vectors, std::size_t... R>
 inline block_function<Product> find_block(index_t rows, std::index_sequence<R...>) {
-  static constexpr block_function<Product> table[] = {&multiply_block<Product, static_cast<int>(R) + 1, Vectors>...};
+  static constexpr block_function<Product> table[] = {&multiply_block<Product, R + 1, Vectors>...};
   return table[rows - 1];
 }
 

@@ -39,6 +39,7 @@ inline vec lanes(F&& f) {
 }
 
 inline vec set(float x) { return {{x, x, x, x}}; }
+inline vec iota() { return {{0, 1, 2, 3}}; }
 inline vec zero() { return set(0.0f); }
 inline vec broadcast(const float* p) { return set(*p); }
 inline vec load(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
@@ -124,10 +125,38 @@ inline void transpose(vec (&x)[4]) {
 
 inline constexpr index_t block_rows = 4;
 
-#include "pesc/cpu/detail/matmul.inl"
-#include "pesc/cpu/detail/elementwise.inl"
+/// \brief Values of the 16 codes.
+struct code_table {
+  const float* levels;
+  explicit code_table(const frozen_weight& w) : levels{w.levels.data()} {}
+};
 
-struct kernels : matmul_kernels, elementwise_kernels {
+/// \brief 8 columns of `width` rows, whose codes lie together: w[k] holds column k.
+inline void decode_rows(const std::uint8_t* codes, const code_table& table, vec (&w)[8]) {
+  for (int k = 0; k < 8; ++k)
+    w[k] = simd::lanes([&](int r) { return table.levels[codes[4 * r + k / 2] >> (k % 2 * 4) & 0x0F]; });
+}
+
+/// \brief `width` columns from `k` of 8 rows of a cell: w[r] holds row r.
+inline void decode_cols(const std::uint8_t* codes, index_t row, index_t k, const code_table& table, vec (&w)[8]) {
+  for (index_t r = 0; r < 8; ++r)
+    w[r] = simd::lanes([&](int i) {
+      const std::uint8_t byte = codes[panel_layout::code_byte(row + r, k + i)];
+      return table.levels[byte >> panel_layout::code_shift(k + i) & 0x0F];
+    });
+}
+
+/// \brief 32 weights of 16 bytes in the order of checkpoints, first weight in the high nibble.
+inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (&w)[8]) {
+  for (int i = 0; i < 8; ++i)
+    w[i] = simd::lanes([&](int j) { return table.levels[codes[2 * i + j / 2] >> (j % 2 == 0 ? 4 : 0) & 0x0F]; });
+}
+
+#include "pesc/cpu/detail/matmul.inl"
+#include "pesc/cpu/detail/nf4.inl"
+#include "pesc/cpu/detail/quantize.inl"
+
+struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {
   static constexpr isa level = isa::scalar;
   static constexpr index_t width = simd::width;
 };

@@ -22,8 +22,9 @@ class json_fields {
   json_fields(const json& object, std::string file, std::string path = {})
       : object_{&object}, file_{std::move(file)}, path_{std::move(path)} {
     if (!object.is_object())
-      fail(detail::concat(path_.empty() ? std::string{"the text"} : "key " + in_quotes(path_.substr(0, path_.size() - 1)),
-                          " is ", object.type_name(), ", expected an object"));
+      fail(detail::concat(
+          path_.empty() ? std::string{"the text"} : "key " + in_quotes(path_.substr(0, path_.size() - 1)),
+          " is ", object.type_name(), ", expected an object"));
   }
 
   [[nodiscard]] const std::string& file() const { return file_; }
@@ -35,25 +36,33 @@ class json_fields {
   }
   [[nodiscard]] bool has(std::string_view key) const { return find(key) != nullptr; }
 
-  [[nodiscard]] std::int64_t get_int(std::string_view key) const { return as_int(key, required(key, "an integer")); }
+  [[nodiscard]] std::int64_t get_int(std::string_view key) const {
+    return as_int(key, required(key, "an integer"));
+  }
   [[nodiscard]] std::int64_t get_int(std::string_view key, std::int64_t otherwise) const {
     const json* value = find(key);
     return value != nullptr ? as_int(key, *value) : otherwise;
   }
 
-  [[nodiscard]] double get_double(std::string_view key) const { return as_double(key, required(key, "a number")); }
+  [[nodiscard]] double get_double(std::string_view key) const {
+    return as_double(key, required(key, "a number"));
+  }
   [[nodiscard]] double get_double(std::string_view key, double otherwise) const {
     const json* value = find(key);
     return value != nullptr ? as_double(key, *value) : otherwise;
   }
 
-  [[nodiscard]] bool get_bool(std::string_view key) const { return as_bool(key, required(key, "true or false")); }
+  [[nodiscard]] bool get_bool(std::string_view key) const {
+    return as_bool(key, required(key, "true or false"));
+  }
   [[nodiscard]] bool get_bool(std::string_view key, bool otherwise) const {
     const json* value = find(key);
     return value != nullptr ? as_bool(key, *value) : otherwise;
   }
 
-  [[nodiscard]] std::string get_string(std::string_view key) const { return as_string(key, required(key, "a string")); }
+  [[nodiscard]] std::string get_string(std::string_view key) const {
+    return as_string(key, required(key, "a string"));
+  }
   [[nodiscard]] std::string get_string(std::string_view key, std::string_view otherwise) const {
     const json* value = find(key);
     return value != nullptr ? as_string(key, *value) : std::string{otherwise};
@@ -77,20 +86,23 @@ class json_fields {
   }
 
   [[noreturn]] void wrong_type(std::string_view key, const json& value, const char* expected) const {
-    detail::raise<format_error>(detail::concat(where(key), " is ", value.type_name(), ", expected ", expected));
+    detail::raise<format_error>(
+        detail::concat(where(key), " is ", value.type_name(), ", expected ", expected));
   }
 
  private:
   [[nodiscard]] const json& required(std::string_view key, const char* expected) const {
     const json* value = find(key);
-    if (value == nullptr) detail::raise<format_error>(detail::concat(where(key), " is missing, expected ", expected));
+    if (value == nullptr)
+      detail::raise<format_error>(detail::concat(where(key), " is missing, expected ", expected));
     return *value;
   }
 
   [[nodiscard]] std::int64_t as_int(std::string_view key, const json& value) const {
     const auto number = value.to_int();
     if (!number && value.to_uint())
-      detail::raise<format_error>(detail::concat(where(key), " is ", *value.to_uint(), ", expected less than 2^63"));
+      detail::raise<format_error>(
+          detail::concat(where(key), " is ", *value.to_uint(), ", expected less than 2^63"));
     if (!number) wrong_type(key, value, "an integer");
     return *number;
   }

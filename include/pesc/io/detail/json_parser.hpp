@@ -98,7 +98,11 @@ class json_events {
 
   void run() {
     if (text_.size() > limits_.bytes)
-      raise<format_error>(concat(file_, ": ", text_.size(), " bytes of JSON, at most ", limits_.bytes, " are read"));
+      raise<format_error>(
+          concat(file_, ": ", text_.size(), " bytes of JSON, at most ", limits_.bytes, " are read"));
+    // The parser takes a zero byte for the end and would not look at what follows.
+    if (const std::size_t zero = text_.find('\0'); zero != std::string_view::npos)
+      fail(zero + offset_, "a zero byte, expected JSON text");
     const counting_iterator first{text_.data(), &seen_};
     const counting_iterator last{text_.data() + text_.size(), &seen_};
     library::sax_parse(first, last, this);
@@ -126,15 +130,19 @@ class json_events {
     const std::size_t offset = read > 0 ? read - 1 : 0;
     const std::string_view word = python_number_at(text_, offset);
     if (!word.empty())
-      fail(offset + offset_, concat(word, " is not a JSON number. Python writes it for values that are not finite"));
+      fail(offset + offset_,
+           concat(word, " is not a JSON number. Python writes it for values that are not finite"));
     if (offset >= text_.size())
-      fail(text_.size() + offset_, text_.empty() ? "the text is empty, expected JSON" : "the JSON text ends too early");
+      fail(text_.size() + offset_,
+           text_.empty() ? "the text is empty, expected JSON" : "the JSON text ends too early");
     fail(offset + offset_, shortened_reason(reason.what()));
     return false;
   }
 
  private:
-  [[nodiscard]] std::size_t position() const { return static_cast<std::size_t>(seen_ - text_.data()) + offset_; }
+  [[nodiscard]] std::size_t position() const {
+    return static_cast<std::size_t>(seen_ - text_.data()) + offset_;
+  }
 
   [[noreturn]] void fail(std::size_t at, const std::string& what) const {
     raise<format_error>(concat(file_, ": byte ", at, ": ", what));
@@ -151,7 +159,8 @@ class json_events {
   }
   bool open(bool object) {
     count();
-    if (++depth_ > limits_.depth) fail(position(), concat("JSON nested deeper than ", limits_.depth, " levels"));
+    if (++depth_ > limits_.depth)
+      fail(position(), concat("JSON nested deeper than ", limits_.depth, " levels"));
     handler_.open(object, position());
     return true;
   }
@@ -175,8 +184,8 @@ class json_events {
 /// and `.close(is_object, byte)` in the order of the text.
 /// \param offset  bytes of the file before the text, so that positions are those of the file
 template <class Handler>
-void parse_json_events(std::string_view text, const std::string& file, const json_limits& limits, Handler& handler,
-                       std::size_t offset = 0) {
+void parse_json_events(std::string_view text, const std::string& file, const json_limits& limits,
+                       Handler& handler, std::size_t offset = 0) {
   json_events<Handler>{text, file, limits, handler, offset}.run();
 }
 
@@ -249,7 +258,8 @@ inline std::vector<std::uint32_t> json_builder::sorted(const level& object) cons
 /// keys in one object, and more than the limits.
 /// \param file  name for messages
 /// \throws format_error
-[[nodiscard]] inline json parse_json(std::string_view text, const std::string& file, const json_limits& limits = {}) {
+[[nodiscard]] inline json parse_json(std::string_view text, const std::string& file,
+                                     const json_limits& limits = {}) {
   const std::string foreign = describe_foreign_file(as_bytes(text));
   if (!foreign.empty()) detail::raise<format_error>(file + ": " + foreign);
   detail::json_builder builder{file};

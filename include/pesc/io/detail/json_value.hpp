@@ -162,8 +162,9 @@ inline const std::vector<json::member>& json::members() const {
 inline const json* json::find(std::string_view key) const {
   const auto* object = if_type<detail::json_members>();
   if (object == nullptr) return nullptr;
-  const auto at = std::lower_bound(object->by_key.begin(), object->by_key.end(), key,
-                                   [&](std::uint32_t i, std::string_view k) { return object->list[i].key < k; });
+  const auto at =
+      std::lower_bound(object->by_key.begin(), object->by_key.end(), key,
+                       [&](std::uint32_t i, std::string_view k) { return object->list[i].key < k; });
   if (at == object->by_key.end() || object->list[*at].key != key) return nullptr;
   return &object->list[*at].value;
 }
@@ -172,8 +173,9 @@ inline json& json::set(std::string_view key, json value) {
   if (is_null()) value_ = detail::json_members{};
   auto* object = std::get_if<detail::json_members>(&value_);
   PESC_EXPECTS(object != nullptr, "json: a key can be set in an object only, this is ", type_name());
-  const auto at = std::lower_bound(object->by_key.begin(), object->by_key.end(), key,
-                                   [&](std::uint32_t i, std::string_view k) { return object->list[i].key < k; });
+  const auto at =
+      std::lower_bound(object->by_key.begin(), object->by_key.end(), key,
+                       [&](std::uint32_t i, std::string_view k) { return object->list[i].key < k; });
   if (at != object->by_key.end() && object->list[*at].key == key) {
     object->list[*at].value = std::move(value);
   } else {

@@ -46,9 +46,11 @@ class safetensors_events {
     if (depth_ == 0 && !object) fail(at, "the header is a list, expected an object");
     if (depth_ == 1 && !object) fail(at, concat(subject(), " is a list, expected an object"));
     if (depth_ == 2) {
-      if (object || list_ == nullptr) fail(at, concat(subject(), ": ", in_quotes(key_), " has the wrong type"));
+      if (object || list_ == nullptr)
+        fail(at, concat(subject(), ": ", in_quotes(key_), " has the wrong type"));
     }
-    if (depth_ == 3) fail(at, concat(subject(), ": ", in_quotes(key_), " holds a list or object, expected integers"));
+    if (depth_ == 3)
+      fail(at, concat(subject(), ": ", in_quotes(key_), " holds a list or object, expected integers"));
     ++depth_;
   }
 
@@ -114,14 +116,16 @@ class safetensors_events {
     const std::string* text = value.if_string();
     if (text == nullptr || depth_ != 2)
       fail(at, concat("metadata ", in_quotes(key_), " is ", value.type_name(), ", expected a string"));
-    if (!out_.metadata.emplace(key_, *text).second) fail(at, concat("metadata ", in_quotes(key_), " appears twice"));
+    if (!out_.metadata.emplace(key_, *text).second)
+      fail(at, concat("metadata ", in_quotes(key_), " appears twice"));
   }
 
   void number(const json& value, std::size_t at) {
     const auto number = value.to_int();
     if (!number || *number < 0)
-      fail(at, concat(subject(), ": ", in_quotes(key_), " holds ", number ? "a negative number" : value.type_name(),
-                      ", expected integers from 0 to 2^63-1"));
+      fail(at,
+           concat(subject(), ": ", in_quotes(key_), " holds ",
+                  number ? "a negative number" : value.type_name(), ", expected integers from 0 to 2^63-1"));
     const std::size_t limit = list_ == &entries.back().offsets ? 2 : safetensors_max_rank;
     if (list_->size() == limit)
       fail(at, concat(subject(), ": ", in_quotes(key_), " has more than ", limit, " numbers"));
@@ -129,7 +133,8 @@ class safetensors_events {
   }
 
   void once(bool& seen) const {
-    if (std::exchange(seen, true)) fail(key_at_, concat(subject(), ": key ", in_quotes(key_), " appears twice"));
+    if (std::exchange(seen, true))
+      fail(key_at_, concat(subject(), ": key ", in_quotes(key_), " appears twice"));
   }
 
   [[nodiscard]] std::string subject() const {
@@ -153,13 +158,15 @@ class safetensors_events {
 
 /// \brief The number of bytes of JSON, checked against the size of the file.
 /// \param start  the file, or at least its first 512 bytes
-inline std::size_t safetensors_json_size(std::span<const std::byte> start, index_t file_size, const std::string& file) {
+inline std::size_t safetensors_json_size(std::span<const std::byte> start, index_t file_size,
+                                         const std::string& file) {
   // A length field may look like the mark of another format; a brace behind it decides.
   const bool plausible = start.size() > 8 && start[8] == std::byte{'{'};
   const std::string foreign = plausible ? std::string{} : describe_foreign_file(start, file_size);
   if (!foreign.empty()) raise<format_error>(file + ": " + foreign);
   if (file_size < 8)
-    raise<format_error>(concat(file, ": the file has ", file_size, " bytes, expected at least 8 for the length of the "
+    raise<format_error>(concat(file, ": the file has ", file_size,
+                               " bytes, expected at least 8 for the length of the "
                                "header. The download may be cut short."));
   const auto length = load_unaligned<std::uint64_t>(start.data());
   const auto rest = static_cast<std::uint64_t>(file_size - 8);
@@ -173,8 +180,8 @@ inline std::size_t safetensors_json_size(std::span<const std::byte> start, index
                                " after the length field. The download may be cut short."));
   if (length == 0) raise<format_error>(file + ": the header is empty, expected a JSON object");
   if (!plausible)
-    raise<format_error>(concat(file, ": byte 8: the header starts with ", in_quotes(as_text(start.subspan(8, 1))),
-                               ", expected \"{\""));
+    raise<format_error>(concat(file, ": byte 8: the header starts with ",
+                               in_quotes(as_text(start.subspan(8, 1))), ", expected \"{\""));
   return static_cast<std::size_t>(length);
 }
 
@@ -185,20 +192,21 @@ inline void check_tensor_size(const tensor_info& info, const std::string& file) 
   const auto count = checked_count(info.shape);
   const auto bits = count ? checked_product(*count, bits_of(info.dtype)) : count;
   if (!bits)
-    raise<format_error>(concat(subject(), ": shape ", shape_text(info.shape), " of ", one_line(info.dtype_name, 40),
-                               " overflows"));
+    raise<format_error>(concat(subject(), ": shape ", shape_text(info.shape), " of ",
+                               one_line(info.dtype_name, 40), " overflows"));
   // The element size of an unknown type is unknown too; such a tensor is refused when somebody asks for it.
   if (!known) return;
   if (*bits % 8 != 0)
-    raise<format_error>(concat(subject(), ": shape ", shape_text(info.shape), " of ", info.dtype_name, " is ", *bits,
-                               " bits, expected whole bytes"));
+    raise<format_error>(concat(subject(), ": shape ", shape_text(info.shape), " of ", info.dtype_name, " is ",
+                               *bits, " bits, expected whole bytes"));
   if (*bits / 8 != info.size)
     raise<format_error>(concat(subject(), " has ", info.size, " bytes but ", shape_text(info.shape), " ",
                                info.dtype_name, " needs ", *bits / 8));
 }
 
 /// \brief Checks that the tensors, in the order of their offsets, fill the data without hole or overlap.
-inline void check_safetensors_layout(std::vector<tensor_info>& tensors, index_t data_size, const std::string& file) {
+inline void check_safetensors_layout(std::vector<tensor_info>& tensors, index_t data_size,
+                                     const std::string& file) {
   std::sort(tensors.begin(), tensors.end(), [](const tensor_info& a, const tensor_info& b) {
     return a.offset != b.offset ? a.offset < b.offset : a.size < b.size;
   });
@@ -211,10 +219,11 @@ inline void check_safetensors_layout(std::vector<tensor_info>& tensors, index_t 
                                  " before it begins at ", info.offset));
     if (info.size > data_size - info.offset)
       raise<format_error>(concat(file, ": tensor ", name, " ends at data byte ", info.offset + info.size,
-                                 ", the file has ", data_size, " bytes of data. The download may be cut short."));
+                                 ", the file has ", data_size,
+                                 " bytes of data. The download may be cut short."));
     if (info.offset < end)
-      raise<format_error>(concat(file, ": tensors ", in_quotes(before->name), " and ", name, " overlap at data byte ",
-                                 info.offset));
+      raise<format_error>(concat(file, ": tensors ", in_quotes(before->name), " and ", name,
+                                 " overlap at data byte ", info.offset));
     if (info.offset > end)
       raise<format_error>(concat(file, ": data bytes ", end, " to ", info.offset, " before tensor ", name,
                                  " belong to no tensor"));
@@ -223,12 +232,13 @@ inline void check_safetensors_layout(std::vector<tensor_info>& tensors, index_t 
     before = &info;
   }
   if (end != data_size)
-    raise<format_error>(concat(file, ": the last ", data_size - end, " of ", data_size,
-                               " data bytes belong to no tensor"));
+    raise<format_error>(
+        concat(file, ": the last ", data_size - end, " of ", data_size, " data bytes belong to no tensor"));
 }
 
 /// \brief Reads and checks the JSON of a header in front of `data_size` bytes of data.
-inline safetensors_header parse_safetensors(std::string_view text, index_t data_size, const std::string& file) {
+inline safetensors_header parse_safetensors(std::string_view text, index_t data_size,
+                                            const std::string& file) {
   safetensors_header out;
   safetensors_events events{file, out};
   const json_limits limits{8, safetensors_max_header, 16'000'000};

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Included inside the region of AVX2, after `vec` and `simd`.
+//
+// Permutations of floats are slow here, byte shuffles are not: a level is looked up as four bytes, one table each, and
+// the bytes are interleaved to floats.
+
+/// \brief Values of the 16 codes: table i holds byte i of each, in both halves of a register.
+struct code_table {
+  __m256i plane[4];
+
+  [[gnu::always_inline]] explicit code_table(const frozen_weight& w) {
+    alignas(16) std::uint8_t bytes[64];
+    std::uint8_t levels[64];
+    std::memcpy(levels, w.levels.data(), 64);
+    for (int code = 0; code < 16; ++code)
+      for (int i = 0; i < 4; ++i) bytes[16 * i + code] = levels[4 * code + i];
+    for (int i = 0; i < 4; ++i)
+      plane[i] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes + 16 * i)));
+  }
+};
+
+/// \brief Floats of 32 codes, one in each byte: w[i] holds bytes 4 i to 4 i + 3 of both halves.
+[[gnu::always_inline]] inline void look_up(__m256i codes, const code_table& table, vec& w0, vec& w1, vec& w2, vec& w3) {
+  const __m256i q0 = _mm256_shuffle_epi8(table.plane[0], codes);
+  const __m256i q1 = _mm256_shuffle_epi8(table.plane[1], codes);
+  const __m256i q2 = _mm256_shuffle_epi8(table.plane[2], codes);
+  const __m256i q3 = _mm256_shuffle_epi8(table.plane[3], codes);
+  const __m256i low01 = _mm256_unpacklo_epi8(q0, q1);
+  const __m256i high01 = _mm256_unpackhi_epi8(q0, q1);
+  const __m256i low23 = _mm256_unpacklo_epi8(q2, q3);
+  const __m256i high23 = _mm256_unpackhi_epi8(q2, q3);
+  w0 = _mm256_castsi256_ps(_mm256_unpacklo_epi16(low01, low23));
+  w1 = _mm256_castsi256_ps(_mm256_unpackhi_epi16(low01, low23));
+  w2 = _mm256_castsi256_ps(_mm256_unpacklo_epi16(high01, high23));
+  w3 = _mm256_castsi256_ps(_mm256_unpackhi_epi16(high01, high23));
+}
+
+/// \brief 8 columns of 8 rows, whose codes lie together: w[k] holds column k.
+[[gnu::always_inline]] inline void decode_rows(const std::uint8_t* codes, const code_table& table, vec (&w)[8]) {
+  // Byte j of row r goes to place 4 j + r of its half, so that the interleaved floats come out in the order of rows.
+  const __m256i by_byte = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
+                                           13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m256i nibble = _mm256_set1_epi8(0x0F);
+  const __m256i v = _mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), by_byte);
+  look_up(_mm256_and_si256(v, nibble), table, w[0], w[2], w[4], w[6]);
+  look_up(_mm256_and_si256(_mm256_srli_epi16(v, 4), nibble), table, w[1], w[3], w[5], w[7]);
+}
+
+/// \brief 8 columns from `k` of 8 rows of a cell: w[r] holds row r.
+[[gnu::always_inline]] inline void decode_cols(const std::uint8_t* codes, index_t row, index_t k,
+                                               const code_table& table, vec (&w)[8]) {
+  const __m256i nibble = _mm256_set1_epi8(0x0F);
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + k * 32 + row * 4));
+  const __m256i low = _mm256_and_si256(v, nibble);
+  const __m256i high = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+  // Bytes are now codes in the order of columns: two rows of either half in each register.
+  vec a0, a1, b0, b1;
+  for (int pair = 0; pair < 4; pair += 2) {
+    look_up(pair == 0 ? _mm256_unpacklo_epi8(low, high) : _mm256_unpackhi_epi8(low, high), table, a0, a1, b0, b1);
+    w[pair] = _mm256_permute2f128_ps(a0, a1, 0x20);
+    w[pair + 4] = _mm256_permute2f128_ps(a0, a1, 0x31);
+    w[pair + 1] = _mm256_permute2f128_ps(b0, b1, 0x20);
+    w[pair + 5] = _mm256_permute2f128_ps(b0, b1, 0x31);
+  }
+}
+
+/// \brief 32 weights of 16 bytes in the order of checkpoints, first weight in the high nibble.
+[[gnu::always_inline]] inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (&w)[4]) {
+  const __m128i nibble = _mm_set1_epi8(0x0F);
+  const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  const __m128i low = _mm_and_si128(v, nibble);
+  const __m128i high = _mm_and_si128(_mm_srli_epi16(v, 4), nibble);
+  vec a0, a1, b0, b1;
+  look_up(_mm256_set_m128i(_mm_unpackhi_epi8(high, low), _mm_unpacklo_epi8(high, low)), table, a0, a1, b0, b1);
+  w[0] = _mm256_permute2f128_ps(a0, a1, 0x20);
+  w[1] = _mm256_permute2f128_ps(b0, b1, 0x20);
+  w[2] = _mm256_permute2f128_ps(a0, a1, 0x31);
+  w[3] = _mm256_permute2f128_ps(b0, b1, 0x31);
+}

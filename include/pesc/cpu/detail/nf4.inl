@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after
+// matmul.inl and after `code_table` with `decode_rows` and `decode_cols` are defined there.
+//
+// Decodes cells of a frozen weight into tiles of scaled floats that the dense microkernel multiplies: [k][rows] for
+// x W^T, [row][k] for x W. A weight is level * scale, one multiplication, on every path that writes weights out.
+
+/// \brief Scales of one cell: up to three for each row, and the columns at which the second and third begin.
+struct cell_scales {
+  alignas(64) float scale[3][64];
+  alignas(64) float boundary[2][64];
+  index_t count = 1;       ///< 1: one scale per row; 2: one for each half; 3: three with boundaries
+};
+
+/// \brief Reads the scales of a cell; rows that pad the matrix get 0.
+inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cell_scales& out) {
+  const panel_layout& layout = w.layout;
+  const std::uint8_t* stored = w.bytes + layout.offset(panel, cell) + layout.code_bytes();
+  const index_t per_row = layout.scales_per_row();
+  const index_t rows = std::min<index_t>(64, layout.rows - panel * 64);
+  out.count = layout.straddles() ? 3 : per_row;
+  for (index_t r = 0; r < 64; ++r) {
+    const index_t row = panel * 64 + std::min(r, rows - 1);
+    const index_t first = layout.first_block(row, cell);
+    const index_t last = ((row + 1) * layout.cols - 1) / layout.block;
+    for (index_t i = 0; i < per_row; ++i) {
+      float value = 0.0f;
+      if (layout.scales == scale_kind::plain)
+        std::memcpy(&value, stored + (i * 64 + r) * 4, 4);
+      else
+        value = pesc::mul_then_add(w.map[stored[i * 64 + r]], w.nested_absmax[std::min(first + i, last) / nested_block],
+                                   w.offset);
+      out.scale[i][r] = r < rows ? value : 0.0f;
+    }
+    if (out.count < 3) continue;
+    for (index_t i = 0; i < 2; ++i) {
+      out.boundary[i][r] = i + 1 < per_row ? static_cast<float>(layout.boundary(row, cell, i + 1)) : 64.0f;
+      if (per_row < 3) out.scale[2][r] = 0.0f;
+    }
+  }
+}
+
+/// \brief The scales of column `k` for the rows from `row` on.
+[[gnu::always_inline]] inline vec row_scales(const cell_scales& s, index_t row, index_t k) {
+  if (s.count == 1) return simd::load(s.scale[0] + row);
+  if (s.count == 2) return simd::load(s.scale[k / 32] + row);
+  const vec column = simd::set(static_cast<float>(k));
+  const vec later = simd::select(simd::less(column, simd::load(s.boundary[1] + row)), simd::load(s.scale[1] + row),
+                                 simd::load(s.scale[2] + row));
+  return simd::select(simd::less(column, simd::load(s.boundary[0] + row)), simd::load(s.scale[0] + row), later);
+}
+
+/// \brief The scales of row `row` for the columns from `k` on.
+[[gnu::always_inline]] inline vec col_scales(const cell_scales& s, index_t row, index_t k) {
+  if (s.count == 1) return simd::set(s.scale[0][row]);
+  if (s.count == 2) return simd::set(s.scale[k / 32][row]);
+  const vec column = simd::add(simd::iota(), simd::set(static_cast<float>(k)));
+  const vec later = simd::select(simd::less(column, simd::set(s.boundary[1][row])), simd::set(s.scale[1][row]),
+                                 simd::set(s.scale[2][row]));
+  return simd::select(simd::less(column, simd::set(s.boundary[0][row])), simd::set(s.scale[0][row]), later);
+}
+
+/// \brief Where vectors of a tile go: slivers of `sliver_cols` columns, `sliver_stride` apart.
+struct tile_place {
+  float* data = nullptr;
+  index_t sliver_stride = 0;
+
+  float* at(index_t step, index_t col) const {
+    return data + col / sliver_cols * sliver_stride + step * sliver_cols + col % sliver_cols;
+  }
+};
+
+/// \brief Codes of a cell to [64 columns][64 rows].
+inline void decode_cell(const std::uint8_t* codes, const code_table& table, const cell_scales& scales, tile_place out) {
+  for (index_t k = 0; k < 64; k += 8)
+    for (index_t row = 0; row < 64; row += simd::width) {
+      vec w[8];
+      decode_rows(codes + k * 32 + row * 4, table, w);
+      for (index_t i = 0; i < 8; ++i)
+        simd::store(out.at(k + i, row), simd::mul(w[i], row_scales(scales, row, k + i)));
+    }
+}
+
+/// \brief Codes of a cell to [64 rows][64 columns].
+inline void decode_cell_transposed(const std::uint8_t* codes, const code_table& table, const cell_scales& scales,
+                                   tile_place out) {
+  for (index_t row = 0; row < 64; row += 8)
+    for (index_t k = 0; k < 64; k += simd::width) {
+      vec w[8];
+      decode_cols(codes, row, k, table, w);
+      for (index_t i = 0; i < 8; ++i)
+        simd::store(out.at(row + i, k), simd::mul(w[i], col_scales(scales, row + i, k)));
+    }
+}
+
+template <Scalar T>
+inline void convert_cell(const T* numbers, tile_place out) {
+  for (index_t k = 0; k < 64; ++k)
+    for (index_t row = 0; row < 64; row += simd::width)
+      simd::store(out.at(k, row), simd::load_as_float(numbers + k * 64 + row));
+}
+
+template <Scalar T>
+inline void convert_cell_transposed(const T* numbers, tile_place out) {
+  for (index_t k = 0; k < 64; k += simd::width)
+    for (index_t row = 0; row < 64; row += simd::width) {
+      vec block[simd::width];
+      for (index_t i = 0; i < simd::width; ++i) block[i] = simd::load_as_float(numbers + (k + i) * 64 + row);
+      simd::transpose(block);
+      for (index_t i = 0; i < simd::width; ++i) simd::store(out.at(row + i, k), block[i]);
+    }
+}
+
+/// \brief One cell of any element type as a tile; `transposed` chooses [row][k].
+inline void decode_any_cell(const frozen_weight& w, const code_table& table, index_t panel, index_t cell,
+                            bool transposed, tile_place out) {
+  const std::uint8_t* bytes = w.bytes + w.layout.offset(panel, cell);
+  if (w.layout.element == element_kind::code4) {
+    cell_scales scales;
+    read_scales(w, panel, cell, scales);
+    transposed ? decode_cell_transposed(bytes, table, scales, out) : decode_cell(bytes, table, scales, out);
+  } else if (w.layout.element == element_kind::f32) {
+    const auto* numbers = reinterpret_cast<const float*>(bytes);
+    transposed ? convert_cell_transposed(numbers, out) : convert_cell(numbers, out);
+  } else if (w.layout.element == element_kind::bf16) {
+    const auto* numbers = reinterpret_cast<const bf16*>(bytes);
+    transposed ? convert_cell_transposed(numbers, out) : convert_cell(numbers, out);
+  } else {
+    const auto* numbers = reinterpret_cast<const f16*>(bytes);
+    transposed ? convert_cell_transposed(numbers, out) : convert_cell(numbers, out);
+  }
+}
+
+struct frozen_kernels {
+  static constexpr index_t few_tokens = 64;                     ///< sums of so many stay in a block of their own
+  static constexpr index_t tile_cells = 4;                      ///< most cells of one tile
+  static constexpr index_t tile_floats = tile_cells * 64 * 64;
+  static constexpr index_t frozen_scratch = tile_floats + few_tokens * 64;  ///< floats of each worker
+
+  static constexpr index_t token_block = block_rows;
+
+  /// \brief Packs the tokens of block `b`: [k_padded][tokens], zeros where k is padding.
+  static inline void pack_tokens(const float* x, index_t x_stride, index_t k, index_t k_padded, equal_blocks blocks,
+                                 index_t b, bool round_bf16, float* packed) {
+    pack_transposed(x + blocks.begin(b) * x_stride, x_stride, blocks.size(b), k, k_padded,
+                    packed + blocks.begin(b) * k_padded, blocks.size(b), round_bf16);
+  }
+
+  /// \brief One panel of x W^T (`index` is the panel), or one column of cells of x W (`index` is the cell).
+  static inline void multiply_frozen(const frozen_weight& w, bool transposed, index_t index, const float* packed,
+                                     equal_blocks blocks, float* y, index_t y_stride, bool accumulate, float* scratch) {
+    const code_table table(w);
+    const panel_layout& layout = w.layout;
+    const index_t cells = transposed ? layout.panel_count() : layout.cell_count();
+    const index_t cols = std::min<index_t>(64, (transposed ? layout.cols : layout.rows) - index * 64);
+    const packed_rows<float_product> left{packed, blocks, cells * 64};
+    const bool few = blocks.rows <= few_tokens;
+    float* sums = few ? scratch + tile_floats : y + index * 64;
+    const index_t sums_stride = few ? 64 : y_stride;
+    const index_t most = few ? 1 : tile_cells;
+    for (index_t first = 0; first < cells; first += most) {
+      const index_t count = std::min(most, cells - first);
+      const tile_place tile{scratch, count * 64 * sliver_cols};
+      for (index_t i = 0; i < count; ++i)
+        decode_any_cell(w, table, transposed ? first + i : index, transposed ? index : first + i, transposed,
+                        {tile.at(i * 64, 0), tile.sliver_stride});
+      multiply_packed<float_product>(left, first * 64, count * 64, {tile.data, tile.sliver_stride, sliver_cols, cols},
+                                     sums, sums_stride, 1.0f, first > 0 || (accumulate && !few));
+    }
+    if (!few) return;
+    for (index_t t = 0; t < blocks.rows; ++t) copy_sums(sums + t * 64, y + t * y_stride + index * 64, cols, accumulate);
+  }
+
+ private:
+  static inline void copy_sums(const float* sums, float* y, index_t cols, bool accumulate) {
+    for (index_t j = 0; j < cols; j += simd::width) {
+      const index_t n = std::min(simd::width, cols - j);
+      const vec sum = simd::load(sums + j);
+      simd::store_n(y + j, accumulate ? simd::add(sum, simd::load_n(y + j, n)) : sum, n);
+    }
+  }
+};

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after nf4.inl.
+
+/// \brief The first `n` lanes of `x` as `T`.
+template <Scalar T>
+[[gnu::always_inline]] inline void store_some(T* out, vec x, index_t n) {
+  if (n >= simd::width) {
+    simd::store_as(out, x);
+    return;
+  }
+  T lanes[simd::width];
+  simd::store_as(lanes, x);
+  std::memcpy(out, lanes, static_cast<std::size_t>(n) * sizeof(T));
+}
+
+struct quantize_kernels {
+  /// \brief Weights of one cell, rows of `out` being rows of the matrix; `tile` holds 64 x 64 floats.
+  template <Scalar T>
+  static inline void dequantize_cell(const frozen_weight& w, index_t panel, index_t cell, matrix_view<T> out,
+                                     float* tile) {
+    const tile_place place{tile, 64 * sliver_cols};
+    decode_any_cell(w, code_table(w), panel, cell, true, place);
+    const index_t rows = std::min<index_t>(64, w.layout.rows - panel * 64);
+    const index_t cols = std::min<index_t>(64, w.layout.cols - cell * 64);
+    for (index_t r = 0; r < rows; ++r)
+      for (index_t k = 0; k < cols; k += simd::width)
+        store_some(out.row(panel * 64 + r) + cell * 64 + k, simd::load(place.at(r, k)), cols - k);
+  }
+
+  /// \brief `n` weights with one scale from flattened weight `i` on, codes in the order of checkpoints.
+  template <Scalar T>
+  static inline void dequantize_run(const frozen_weight& w, index_t i, index_t n, float scale, T* out) {
+    const code_table table(w);
+    const index_t end = i + n;
+    for (; i < end && i % 2 != 0; ++i) *out++ = single(w, i, scale, T{});
+    const vec scales = simd::set(scale);
+    for (; i + 32 <= end; i += 32, out += 32) {
+      vec block[32 / simd::width];
+      decode_run(w.bytes + i / 2, table, block);
+      for (index_t v = 0; v < 32 / simd::width; ++v) simd::store_as(out + v * simd::width, simd::mul(block[v], scales));
+    }
+    for (; i < end; ++i) *out++ = single(w, i, scale, T{});
+  }
+
+  template <Scalar S, Scalar T>
+  static inline void convert_run(const S* x, T* out, index_t n) {
+    index_t i = 0;
+    for (; i + simd::width <= n; i += simd::width) simd::store_as(out + i, simd::load_as_float(x + i));
+    for (; i < n; ++i) out[i] = from_float<T>(to_float(x[i]));
+  }
+
+ private:
+  template <Scalar T>
+  static inline T single(const frozen_weight& w, index_t i, float scale, T) {
+    return from_float<T>(w.levels[pesc::detail::row_block_code(w.bytes, i)] * scale);
+  }
+};

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "pesc/core/views.hpp"
+#include "pesc/core/workspace.hpp"
+#include "pesc/cpu/context.hpp"
+#include "pesc/cpu/detail/kernels.hpp"
+#include "pesc/quant/quantized_matrix.hpp"
+
+namespace pesc::cpu {
+inline namespace PESC_CPU_ABI {
+
+/// \brief How a product with a frozen weight is formed.
+struct quantized_options {
+  bool transpose = false;   ///< x W instead of x Wᵀ
+  bool accumulate = false;  ///< add to y instead of overwriting it
+  bool round_bf16 = false;  ///< round activations to bfloat16; faster where the processor multiplies that type
+};
+
+namespace detail {
+
+/// \brief The product for every format; `w.bytes` may be null while `ws` counts.
+template <Executor E, IsaPolicy I>
+void multiply_frozen(context<E, I>& ctx, matrix_view<const float> x, const frozen_weight& w, matrix_view<float> y,
+                     const quantized_options& options, workspace<>& ws) {
+  const workspace<>::scope scope(ws);
+  with_kernels(ctx.isa_policy(), [&](auto kernels) {
+    using kernel = decltype(kernels);
+    const index_t k = options.transpose ? w.layout.rows : w.layout.cols;
+    const index_t k_padded = round_up(k, 64);
+    float* packed = ws.take<float>(x.rows * k_padded).data;
+    float* scratch = ws.take<float>(kernel::frozen_scratch * ctx.executor().concurrency()).data;
+    if (ws.counting() || y.empty()) return;
+    PESC_ASSERT(x.cols == k && y.rows == x.rows);
+    PESC_ASSERT(y.cols == (options.transpose ? w.layout.cols : w.layout.rows));
+    const equal_blocks blocks{x.rows, kernel::token_block};
+    ctx.executor().parallel_for(blocks.count(), ceil_div(index_t{16384}, k_padded), [&](index_t begin, index_t end, int) {
+      for (index_t b = begin; b < end; ++b)
+        kernel::pack_tokens(x.data, x.stride, k, k_padded, blocks, b, options.round_bf16, packed);
+    });
+    const index_t slabs = options.transpose ? w.layout.cell_count() : w.layout.panel_count();
+    ctx.executor().parallel_for(slabs, 1, [&](index_t begin, index_t end, int worker) {
+      for (index_t slab = begin; slab < end; ++slab)
+        kernel::multiply_frozen(w, options.transpose, slab, packed, blocks, y.data, y.stride, options.accumulate,
+                                scratch + worker * kernel::frozen_scratch);
+    });
+  });
+}
+
+}  // namespace detail
+
+/// \brief y[m, N] (+)= x[m, K] Wᵀ, or with `transpose` y[m, K] (+)= x[m, N] W, from the packed bytes.
+template <Executor E, IsaPolicy I, QuantFormat Format>
+void quantized_matmul(context<E, I>& ctx, matrix_view<const float> x, const quantized_view<Format, panels>& w,
+                      matrix_view<float> y, const quantized_options& options, workspace<>& ws) {
+  detail::multiply_frozen(ctx, x, detail::frozen_weight(w), y, options, ws);
+}
+
+}  // namespace PESC_CPU_ABI
+}  // namespace pesc::cpu

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "pesc/core/error.hpp"
+
+namespace support {
+
+/// \brief The message of the `Error` that `action` ends with; says so when it ends otherwise.
+template <class Error = pesc::format_error, class Action>
+std::string message_of(Action&& action) {
+  try {
+    action();
+  } catch (const Error& e) {
+    return e.what();
+  } catch (const pesc::error& e) {
+    return std::string("another error: ") + e.what();
+  }
+  return "no error";
+}
+
+/// \brief Whether `text` holds `part`.
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace support
