@@ -13,6 +13,7 @@
 #include "pesc/core/workspace.hpp"
 #include "pesc/cpu/context.hpp"
 #include "pesc/io/safetensors.hpp"
+#include "pesc/moe/shape.hpp"
 
 /// Reference results of other programs, one case a file, compared with what the library computes.
 namespace golden {
@@ -159,6 +160,14 @@ template <class T>
 }
 
 [[nodiscard]] inline std::vector<float> zeros(index_t count) { return std::vector<float>(static_cast<std::size_t>(count)); }
+
+/// \brief Size of the terms whose difference the gradient of a balance loss is, scale · f_e p_e and scale · p_e Σ f p: with
+/// balanced or certain choices it nearly vanishes, in the reference too, and its rounding is that of the terms.
+[[nodiscard]] inline double balance_terms(const pesc::balance_gradient<>& g) {
+  double largest = 0;
+  for (const float f : g.fractions) largest = std::fmax(largest, static_cast<double>(f));
+  return largest * static_cast<double>(g.scale);
+}
 
 // One file per family.
 void run_quant4(const golden_case&, outcome&);

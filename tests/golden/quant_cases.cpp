@@ -2,6 +2,7 @@
 
 // Kinds quant4, quant8_blockwise, linear4bit_state: all compared bit for bit.
 
+#include "pesc/cpu/quantize.hpp"
 #include "quant_cases.hpp"
 
 namespace golden {
@@ -95,6 +96,22 @@ void compare_packing(outcome& out, const any_matrix& stored) {
   out.exact("unpacked scale codes", back.scale_codes(), stored.scale_codes());
 }
 
+/// \brief The kernels of every instruction set give the bits of the plain loop, from both layouts.
+template <pesc::Scalar T>
+void compare_kernels(outcome& out, const any_matrix& stored) {
+  const std::vector<T> expected = dequantized_as<T>(stored);
+  const auto packed = pesc::pack(stored);
+  for_each_isa([&](pesc::cpu_backend& ctx, const std::string& where) {
+    std::vector<T> actual(expected.size());
+    const matrix_view<T> to(actual.data(), stored.rows(), stored.cols());
+    dequantize(ctx, stored.view(), to);
+    out.exact("kernel dequant" + where, actual, expected);
+    std::fill(actual.begin(), actual.end(), T{});
+    dequantize(ctx, packed.view(), to);
+    out.exact("kernel dequant of panels" + where, actual, expected);
+  });
+}
+
 /// \brief The format whose block and kind are compiled in must give the bytes of the dynamic one.
 template <class Format, class T>
 void compare_static(outcome& out, matrix_view<const T> weight, const any_matrix& expected) {
@@ -135,6 +152,9 @@ void run_quant4(const golden_case& c, outcome& out) {
   });
   compare_dequantized(c, out, stored);
   compare_packing(out, stored);
+  compare_kernels<float>(out, stored);
+  compare_kernels<pesc::bf16>(out, stored);
+  compare_kernels<pesc::f16>(out, stored);
 }
 
 void run_quant8_blockwise(const golden_case& c, outcome& out) {

@@ -11,7 +11,9 @@
 
 TEST_SUITE("io/checksum") {
   TEST_CASE("checksums are those of xxh64sum") {
-    const auto text = [](std::string_view s) { return pesc::checksum_text(pesc::checksum(pesc::as_bytes(s))); };
+    const auto text = [](std::string_view s) {
+      return pesc::checksum_text(pesc::checksum(pesc::as_bytes(s)));
+    };
     CHECK(text("") == "ef46db3751d8e999");
     CHECK(text("a") == "d24ec4f1a98c6e5b");
     CHECK(text("abc") == "44bc2cf5ad770999");
@@ -23,7 +25,8 @@ TEST_SUITE("io/checksum") {
     std::string bytes;
     for (int i = 0; i < (5 << 19) + 7; ++i) bytes += static_cast<char>(i * 7 + i / 256);
     const auto sum = pesc::checksum_file(folder.write("x", bytes));
-    CHECK(sum == pesc::file_checksum{static_cast<pesc::index_t>(bytes.size()), pesc::checksum(pesc::as_bytes(bytes))});
+    CHECK(sum == pesc::file_checksum{static_cast<pesc::index_t>(bytes.size()),
+                                     pesc::checksum(pesc::as_bytes(bytes))});
     CHECK(pesc::checksum_file(folder.write("empty", "")).value == pesc::checksum({}));
     CHECK(support::contains(support::message_of<pesc::io_error>(
                                 [&] { static_cast<void>(pesc::checksum_file(folder.path("none"))); }),

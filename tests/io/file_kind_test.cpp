@@ -9,7 +9,9 @@
 
 TEST_SUITE("io/file_kind") {
   TEST_CASE("files that are often taken for a model are recognised") {
-    const auto kind = [](const std::string& bytes) { return pesc::describe_foreign_file(pesc::as_bytes(bytes)); };
+    const auto kind = [](const std::string& bytes) {
+      return pesc::describe_foreign_file(pesc::as_bytes(bytes));
+    };
     using support::contains;
     CHECK(contains(kind("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
                    "Git LFS pointer, not the file itself (56 bytes). Run git lfs pull."));

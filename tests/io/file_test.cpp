@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pesc/io/file.hpp"
 
-#include <sys/resource.h>
-#include <sys/wait.h>
-
 #include <csignal>
 #include <filesystem>
 #include <string>
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "pesc/io/file_kind.hpp"
 #include "support/message_of.hpp"
@@ -112,8 +111,10 @@ TEST_SUITE("io/file") {
       ::setrlimit(RLIMIT_FSIZE, &limit);
       const std::string message =
           message_of<pesc::io_error>([&] { pesc::write_file(path, std::string(1500, 'x')); });
-      const bool good = message == path + ": cannot be written: File too large after 1000 bytes, 500 more to write. "
-                                          "An older file of this name is unchanged.";
+      const bool good =
+          message == path +
+                         ": cannot be written: File too large after 1000 bytes, 500 more to write. "
+                         "An older file of this name is unchanged.";
       ::_exit(good ? 0 : 1);
     }
     int status = 0;

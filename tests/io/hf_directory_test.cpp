@@ -39,7 +39,8 @@ std::string index_refusal(const std::string& index) {
   folder.write("one.safetensors", tensors({"a", "b"}));
   folder.write("two.safetensors", tensors({"c"}));
   folder.write("model.safetensors.index.json", index);
-  const std::string message = message_of<pesc::error>([&] { static_cast<void>(hf_directory::open(folder.path())); });
+  const std::string message =
+      message_of<pesc::error>([&] { static_cast<void>(hf_directory::open(folder.path())); });
   return message.starts_with(folder.path()) ? message.substr(folder.path().size()) : message;
 }
 
@@ -91,11 +92,13 @@ TEST_SUITE("io/hf_directory") {
     const std::string name = "/model.safetensors.index.json: ";
     CHECK(index_refusal("[]") == name + "the text is a list, expected an object");
     CHECK(index_refusal("{}") == name + "key \"weight_map\" is missing, expected an object");
-    CHECK(index_refusal(R"({"weight_map": 1})") == name + "key \"weight_map\" is an integer, expected an object");
+    CHECK(index_refusal(R"({"weight_map": 1})") ==
+          name + "key \"weight_map\" is an integer, expected an object");
     CHECK(index_refusal(R"({"weight_map": {}})") == name + "weight_map is empty, expected tensor names");
     CHECK(index_refusal(R"({"weight_map": {"a": {"file": "one.safetensors"}}})") ==
           name + "weight_map: tensor \"a\" is an object, expected a file name");
-    for (const char* shard : {"../one.safetensors", "/etc/passwd", "..", ".", "", "a/b", "C:x", "a\\\\b", "a\\u0000b"}) {
+    for (const char* shard :
+         {"../one.safetensors", "/etc/passwd", "..", ".", "", "a/b", "C:x", "a\\\\b", "a\\u0000b"}) {
       CAPTURE(shard);
       const std::string message = index_refusal(std::string(R"({"weight_map": {"a": ")") + shard + R"("}})");
       CHECK(contains(message, name + "shard "));
@@ -105,8 +108,10 @@ TEST_SUITE("io/hf_directory") {
           name + "shard \"three.safetensors\" is missing, one of 2. The download may be incomplete.");
     CHECK(index_refusal(R"({"weight_map": {"a": "one.safetensors", "d": "two.safetensors"}})") ==
           name + "tensor \"d\" is not in shard \"two.safetensors\"");
-    CHECK(index_refusal(R"({"weight_map": {"a": "two.safetensors", "c": "two.safetensors", "b": "one.safetensors"}})") ==
-          name + "tensor \"a\" is not in shard \"two.safetensors\"");
+    CHECK(
+        index_refusal(
+            R"({"weight_map": {"a": "two.safetensors", "c": "two.safetensors", "b": "one.safetensors"}})") ==
+        name + "tensor \"a\" is not in shard \"two.safetensors\"");
     CHECK(contains(index_refusal(R"({"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}})"),
                    "key \"a\" appears twice"));
   }
@@ -118,8 +123,8 @@ TEST_SUITE("io/hf_directory") {
     folder.write("two.safetensors", tensors({"b"}));
     folder.write("model.safetensors.index.json",
                  R"({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}})");
-    CHECK(refusal(folder) == folder.path() + ": tensor \"b\" is in two files, " + folder.path("one.safetensors") +
-                                 " and " + folder.path("two.safetensors"));
+    CHECK(refusal(folder) == folder.path() + ": tensor \"b\" is in two files, " +
+                                 folder.path("one.safetensors") + " and " + folder.path("two.safetensors"));
   }
 
   TEST_CASE("a folder that is no model says what is missing") {
@@ -131,12 +136,15 @@ TEST_SUITE("io/hf_directory") {
     CHECK(contains(refusal(folder), "there is neither"));
     folder.write("pytorch_model-00002-of-00002.bin", "x");
     folder.write("pytorch_model-00001-of-00002.bin", "x");
-    CHECK(contains(refusal(folder), "holds only pickled weights (\"pytorch_model-00001-of-00002.bin\"), which can run"));
+    CHECK(contains(refusal(folder),
+                   "holds only pickled weights (\"pytorch_model-00001-of-00002.bin\"), which can run"));
     CHECK(contains(refusal(folder), "safe_serialization=True"));
-    CHECK(contains(message_of<pesc::io_error>([&] { static_cast<void>(hf_directory::open(folder.path("no"))); }),
-                   "there is no such folder"));
-    CHECK(contains(message_of<pesc::io_error>([&] { static_cast<void>(hf_directory::open(folder.path("tok.bin"))); }),
-                   "this is a file, expected a model folder"));
+    CHECK(contains(
+        message_of<pesc::io_error>([&] { static_cast<void>(hf_directory::open(folder.path("no"))); }),
+        "there is no such folder"));
+    CHECK(contains(
+        message_of<pesc::io_error>([&] { static_cast<void>(hf_directory::open(folder.path("tok.bin"))); }),
+        "this is a file, expected a model folder"));
   }
 
   TEST_CASE("the reference folders open, and the index agrees with the shards") {

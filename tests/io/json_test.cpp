@@ -19,7 +19,8 @@ using support::message_of;
 
 TEST_SUITE("io/json") {
   TEST_CASE("texts keep their values, types and order of keys") {
-    const json value = parse_json(R"({"b": [1, -2, 18446744073709551615, 1.5, true, null], "a": {"x": "é\n"}})", "f");
+    const json value =
+        parse_json(R"({"b": [1, -2, 18446744073709551615, 1.5, true, null], "a": {"x": "é\n"}})", "f");
     REQUIRE(value.is_object());
     CHECK(value.members()[0].key == "b");
     CHECK(value.members()[1].key == "a");
@@ -88,9 +89,13 @@ TEST_SUITE("io/json") {
   }
 
   TEST_CASE("limits on size and number of values hold") {
-    CHECK(contains(message_of([] { static_cast<void>(parse_json("[1,2,3]", "f", {64, 6, 100})); }),
+    CHECK(contains(message_of([] {
+                     static_cast<void>(parse_json("[1,2,3]", "f", {64, 6, 100}));
+                   }),
                    "7 bytes of JSON, at most 6"));
-    CHECK(contains(message_of([] { static_cast<void>(parse_json("[1,2,3]", "f", {64, 100, 3})); }),
+    CHECK(contains(message_of([] {
+                     static_cast<void>(parse_json("[1,2,3]", "f", {64, 100, 3}));
+                   }),
                    "more than 3 JSON values"));
     CHECK(parse_json("[1,2,3]", "f", {1, 7, 4}).items().size() == 3);
     CHECK(parse_json(std::string(64, '[') + std::string(64, ']'), "f").is_array());
@@ -98,8 +103,8 @@ TEST_SUITE("io/json") {
 
   TEST_CASE("what is written reads back equal") {
     const char* texts[] = {R"({"z":1,"a":[],"m":{},"s":"\"\\\u0001\t\n\r/é","n":null,"t":true,"f":false})",
-                           "[-1,9223372036854775807,-9223372036854775808,18446744073709551615]", "[[[1]],{\"a\":[{}]}]",
-                           "\"text\"", "-0.5"};
+                           "[-1,9223372036854775807,-9223372036854775808,18446744073709551615]",
+                           "[[[1]],{\"a\":[{}]}]", "\"text\"", "-0.5"};
     for (const char* text : texts) {
       const json value = parse_json(text, "f");
       for (const int indent : {-1, 0, 2}) CHECK(parse_json(to_string(value, indent), "f") == value);
@@ -112,11 +117,22 @@ TEST_SUITE("io/json") {
   }
 
   TEST_CASE("doubles print as Python prints them and read back to the same bits") {
-    const std::pair<double, const char*> rows[] = {
-        {0.0, "0.0"},       {-0.0, "-0.0"},    {1.0, "1.0"},     {100.0, "100.0"},   {0.1, "0.1"},
-        {1e-4, "0.0001"},   {1e-5, "1e-05"},   {1e15, "1000000000000000.0"}, {1e16, "1e+16"},
-        {1.5e-7, "1.5e-07"}, {1e100, "1e+100"}, {123.456, "123.456"}, {0.056444644927978516, "0.056444644927978516"},
-        {5e-324, "5e-324"}, {1.7976931348623157e308, "1.7976931348623157e+308"}, {-2.5, "-2.5"}};
+    const std::pair<double, const char*> rows[] = {{0.0, "0.0"},
+                                                   {-0.0, "-0.0"},
+                                                   {1.0, "1.0"},
+                                                   {100.0, "100.0"},
+                                                   {0.1, "0.1"},
+                                                   {1e-4, "0.0001"},
+                                                   {1e-5, "1e-05"},
+                                                   {1e15, "1000000000000000.0"},
+                                                   {1e16, "1e+16"},
+                                                   {1.5e-7, "1.5e-07"},
+                                                   {1e100, "1e+100"},
+                                                   {123.456, "123.456"},
+                                                   {0.056444644927978516, "0.056444644927978516"},
+                                                   {5e-324, "5e-324"},
+                                                   {1.7976931348623157e308, "1.7976931348623157e+308"},
+                                                   {-2.5, "-2.5"}};
     for (const auto& [value, text] : rows) CHECK(to_string(json{value}) == text);
     std::uint64_t state = 1;
     for (int i = 0; i < 20'000; ++i) {
@@ -164,19 +180,31 @@ TEST_SUITE("io/json") {
     CHECK(f.get_list("l").size() == 1);
     CHECK_FALSE(f.has("n"));
     const auto says = [&](auto action, const char* expected) { CHECK(message_of(action) == expected); };
-    says([&] { static_cast<void>(f.get_int("s")); }, R"(config.json: key "s" is a string, expected an integer)");
-    says([&] { static_cast<void>(f.get_int("r")); }, R"(config.json: key "r" is a number, expected an integer)");
-    says([&] { static_cast<void>(f.get_int("none")); }, R"(config.json: key "none" is missing, expected an integer)");
+    says([&] { static_cast<void>(f.get_int("s")); },
+         R"(config.json: key "s" is a string, expected an integer)");
+    says([&] { static_cast<void>(f.get_int("r")); },
+         R"(config.json: key "r" is a number, expected an integer)");
+    says([&] { static_cast<void>(f.get_int("none")); },
+         R"(config.json: key "none" is missing, expected an integer)");
     says([&] { static_cast<void>(f.get_int("big")); },
          R"(config.json: key "big" is 9223372036854775808, expected less than 2^63)");
-    says([&] { static_cast<void>(f.get_double("b")); }, R"(config.json: key "b" is a truth value, expected a number)");
-    says([&] { static_cast<void>(f.get_bool("i")); }, R"(config.json: key "i" is an integer, expected true or false)");
-    says([&] { static_cast<void>(f.get_string("l")); }, R"(config.json: key "l" is a list, expected a string)");
-    says([&] { static_cast<void>(f.get_list("o")); }, R"(config.json: key "o" is an object, expected a list)");
-    says([&] { static_cast<void>(f.get_object("s")); }, R"(config.json: key "s" is a string, expected an object)");
+    says([&] { static_cast<void>(f.get_double("b")); },
+         R"(config.json: key "b" is a truth value, expected a number)");
+    says([&] { static_cast<void>(f.get_bool("i")); },
+         R"(config.json: key "i" is an integer, expected true or false)");
+    says([&] { static_cast<void>(f.get_string("l")); },
+         R"(config.json: key "l" is a list, expected a string)");
+    says([&] { static_cast<void>(f.get_list("o")); },
+         R"(config.json: key "o" is an object, expected a list)");
+    says([&] { static_cast<void>(f.get_object("s")); },
+         R"(config.json: key "s" is a string, expected an object)");
     says([&] { static_cast<void>(f.get_object("o").get_int("i")); },
          R"(config.json: key "o.i" is a string, expected an integer)");
-    says([&] { static_cast<void>(json_fields{json{1}, "x"}); }, "x: the text is an integer, expected an object");
+    says(
+        [&] {
+          static_cast<void>(json_fields{json{1}, "x"});
+        },
+        "x: the text is an integer, expected an object");
   }
 
   TEST_CASE("a file is read with its path in every message") {
@@ -186,7 +214,8 @@ TEST_SUITE("io/json") {
     const std::string bad = folder.write("bad.json", "{\"a\": }");
     CHECK(message_of([&] { static_cast<void>(pesc::read_json(bad)); }).starts_with(bad + ": byte 6: "));
     CHECK(contains(message_of([&] { static_cast<void>(pesc::read_json(good, {64, 3, 10})); }), "at most 3"));
-    CHECK(contains(message_of<pesc::io_error>([&] { static_cast<void>(pesc::read_json(folder.path("no.json"))); }),
-                   "there is no such file"));
+    CHECK(contains(
+        message_of<pesc::io_error>([&] { static_cast<void>(pesc::read_json(folder.path("no.json"))); }),
+        "there is no such file"));
   }
 }

@@ -57,9 +57,10 @@ TEST_SUITE("io/llama2c") {
       std::span<const float> array;
       std::size_t size;
     };
-    const row rows[] = {{file.embedding, 20}, {file.attention_norm, 8}, {file.query, 32}, {file.key, 16},
-                        {file.value, 16},     {file.output, 32},        {file.ffn_norm, 8}, {file.gate, 48},
-                        {file.down, 48},      {file.up, 48},            {file.final_norm, 4}};
+    const row rows[] = {{file.embedding, 20}, {file.attention_norm, 8}, {file.query, 32},
+                        {file.key, 16},       {file.value, 16},         {file.output, 32},
+                        {file.ffn_norm, 8},   {file.gate, 48},          {file.down, 48},
+                        {file.up, 48},        {file.final_norm, 4}};
     float first = 0;
     for (const row& r : rows) {
       REQUIRE(r.array.size() == r.size);
@@ -109,8 +110,9 @@ TEST_SUITE("io/llama2c") {
 
   TEST_CASE("a file of the wrong size is refused with both sizes") {
     CHECK(contains(refusal(numbered(tied, tied_floats - 1)),
-                   "m.bin: the file has " + std::to_string(28 + 4 * tied_floats - 4) + " bytes, its header asks for " +
-                       std::to_string(28 + 4 * tied_floats) + ". The download may be cut short."));
+                   "m.bin: the file has " + std::to_string(28 + 4 * tied_floats - 4) +
+                       " bytes, its header asks for " + std::to_string(28 + 4 * tied_floats) +
+                       ". The download may be cut short."));
     CHECK(contains(refusal(numbered(tied, tied_floats + 1)), "newer llama2.c version"));
     CHECK(contains(refusal(numbered(untied, tied_floats)), "its header asks for"));
     auto odd = numbered(tied, tied_floats);

@@ -19,9 +19,7 @@ using support::message_of;
 
 namespace {
 
-std::string length_field(std::uint64_t n) {
-  return {reinterpret_cast<const char*>(&n), 8};
-}
+std::string length_field(std::uint64_t n) { return {reinterpret_cast<const char*>(&n), 8}; }
 
 /// A file with this header and `data` zero bytes behind it.
 std::string file_with(const std::string& header, std::size_t data) {
@@ -34,10 +32,12 @@ std::vector<std::byte> bytes_of(const std::string& text) {
 }
 
 std::string refusal(const std::string& bytes) {
-  return message_of([&] { static_cast<void>(safetensors_file::from_bytes("m.safetensors", bytes_of(bytes))); });
+  return message_of(
+      [&] { static_cast<void>(safetensors_file::from_bytes("m.safetensors", bytes_of(bytes))); });
 }
 
-std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, int begin, int end) {
+std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, int begin,
+                  int end) {
   return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":[)" +
          std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
@@ -46,11 +46,11 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
 
 TEST_SUITE("io/safetensors") {
   TEST_CASE("tensors, shapes and metadata are found by name") {
-    std::string text = file_with(
-        R"({"__metadata__":{"format":"pt","n":""},)" + entry("b", "BF16", "[3]", 9, 15) + "," +
-            entry("a", "F32", "[1,2]", 1, 9) + "," + entry("z", "U8", "[]", 0, 1) + "," +
-            entry("none", "F32", "[0,7]", 15, 15) + "}   ",
-        15);
+    std::string text =
+        file_with(R"({"__metadata__":{"format":"pt","n":""},)" + entry("b", "BF16", "[3]", 9, 15) + "," +
+                      entry("a", "F32", "[1,2]", 1, 9) + "," + entry("z", "U8", "[]", 0, 1) + "," +
+                      entry("none", "F32", "[0,7]", 15, 15) + "}   ",
+                  15);
     const float values[] = {1.0f, -2.5f};
     std::memcpy(text.data() + text.size() - 14, values, 8);
     const auto file = safetensors_file::from_bytes("m.safetensors", bytes_of(text));
@@ -68,12 +68,14 @@ TEST_SUITE("io/safetensors") {
     CHECK(file.find("c") == nullptr);
     CHECK(message_of([&] { static_cast<void>(file.read_floats("c")); }) ==
           "m.safetensors: there is no tensor \"c\" among 4");
-    CHECK(contains(message_of([&] { static_cast<void>(file.read<std::int64_t>("a")); }), "is F32, expected I64"));
+    CHECK(contains(message_of([&] { static_cast<void>(file.read<std::int64_t>("a")); }),
+                   "is F32, expected I64"));
   }
 
   TEST_CASE("an unknown element type is an error only when the tensor is asked for") {
     const auto file = safetensors_file::from_bytes(
-        "m", bytes_of(file_with("{" + entry("w", "Q3", "[5]", 0, 2) + "," + entry("x", "U8", "[1]", 2, 3) + "}", 3)));
+        "m", bytes_of(file_with(
+                 "{" + entry("w", "Q3", "[5]", 0, 2) + "," + entry("x", "U8", "[1]", 2, 3) + "}", 3)));
     CHECK(file.find("x")->bytes.size() == 1);
     CHECK(message_of([&] { static_cast<void>(file.read_floats("w")); }) ==
           "m: tensor \"w\" is Q3, expected F32, F16, BF16 or F64");
@@ -109,38 +111,49 @@ TEST_SUITE("io/safetensors") {
         {file_with(R"({"a":{"dtype":"U8","shape":[1]}})", 1), R"(tensor "a" has no "data_offsets")"},
         {file_with(R"({"a":{"shape":[1],"data_offsets":[0,1]}})", 1), R"(tensor "a" has no "dtype")"},
         {file_with(R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", 1), R"(tensor "a" has no "shape")"},
-        {file_with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":1}})", 1), R"(unknown key "x")"},
+        {file_with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":1}})", 1),
+         R"(unknown key "x")"},
         {file_with(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1),
          R"(tensor "a": key "dtype" appears twice)"},
         {file_with(R"({"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}})", 1),
          R"(key "shape" appears twice)"},
         {file_with(R"({"a":{"dtype":1,"shape":[1],"data_offsets":[0,1]}})", 1), R"("dtype" is an integer)"},
-        {file_with(R"({"a":{"dtype":["U8"],"shape":[1],"data_offsets":[0,1]}})", 1), R"("dtype" has the wrong type)"},
+        {file_with(R"({"a":{"dtype":["U8"],"shape":[1],"data_offsets":[0,1]}})", 1),
+         R"("dtype" has the wrong type)"},
         {file_with(R"({"a":{"dtype":"U8","shape":1,"data_offsets":[0,1]}})", 1),
          R"("shape" is an integer, expected a list)"},
-        {file_with(R"({"a":{"dtype":"U8","shape":{},"data_offsets":[0,1]}})", 1), R"("shape" has the wrong type)"},
-        {file_with(R"({"a":{"dtype":"U8","shape":[[1]],"data_offsets":[0,1]}})", 1), "holds a list or object"},
-        {file_with(R"({"a":{"dtype":"U8","shape":["1"],"data_offsets":[0,1]}})", 1), R"("shape" holds a string)"},
-        {file_with(R"({"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}})", 1), R"("shape" holds a number)"},
-        {file_with(R"({"a":{"dtype":"U8","shape":[1e3],"data_offsets":[0,1]}})", 1), R"("shape" holds a number)"},
+        {file_with(R"({"a":{"dtype":"U8","shape":{},"data_offsets":[0,1]}})", 1),
+         R"("shape" has the wrong type)"},
+        {file_with(R"({"a":{"dtype":"U8","shape":[[1]],"data_offsets":[0,1]}})", 1),
+         "holds a list or object"},
+        {file_with(R"({"a":{"dtype":"U8","shape":["1"],"data_offsets":[0,1]}})", 1),
+         R"("shape" holds a string)"},
+        {file_with(R"({"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}})", 1),
+         R"("shape" holds a number)"},
+        {file_with(R"({"a":{"dtype":"U8","shape":[1e3],"data_offsets":[0,1]}})", 1),
+         R"("shape" holds a number)"},
         {file_with(R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})", 1), "a negative number"},
         {file_with(R"({"a":{"dtype":"U8","shape":[18446744073709551616],"data_offsets":[0,1]}})", 1),
          "expected integers from 0 to 2^63-1"},
         {file_with(R"({"a":{"dtype":"U8","shape":[9223372036854775808],"data_offsets":[0,1]}})", 1),
          "expected integers from 0 to 2^63-1"},
         {file_with("{" + entry("a", "U8", "[1,1,1,1,1,1,1,1,1]", 0, 1) + "}", 1), "more than 8 numbers"},
-        {file_with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}})", 1), "data_offsets has 1 numbers"},
+        {file_with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}})", 1),
+         "data_offsets has 1 numbers"},
         {file_with(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}})", 1), "more than 2 numbers"},
         {file_with("{" + entry("w", "U8", "[1]", 0, 1) + "," + entry("w", "U8", "[1]", 1, 2) + "}", 2),
          R"(tensor "w" appears twice)"},
-        {file_with("{" + entry("a", "U8", "[1]", 1, 0) + "}", 1), "ends at data byte 0 before it begins at 1"},
+        {file_with("{" + entry("a", "U8", "[1]", 1, 0) + "}", 1),
+         "ends at data byte 0 before it begins at 1"},
         {file_with("{" + entry("a", "U8", "[4]", 0, 4) + "," + entry("b", "U8", "[4]", 2, 6) + "}", 6),
          R"(tensors "a" and "b" overlap at data byte 2)"},
         {file_with("{" + entry("a", "U8", "[1]", 0, 1) + "," + entry("b", "U8", "[1]", 2, 3) + "}", 3),
          R"(data bytes 1 to 2 before tensor "b" belong to no tensor)"},
         {file_with("{" + entry("a", "U8", "[1]", 1, 2) + "}", 2), "data bytes 0 to 1 before tensor \"a\""},
-        {file_with("{" + entry("a", "U8", "[9]", 0, 9) + "}", 4), "ends at data byte 9, the file has 4 bytes"},
-        {file_with("{" + entry("a", "U8", "[1]", 0, 1) + "}", 4), "the last 3 of 4 data bytes belong to no tensor"},
+        {file_with("{" + entry("a", "U8", "[9]", 0, 9) + "}", 4),
+         "ends at data byte 9, the file has 4 bytes"},
+        {file_with("{" + entry("a", "U8", "[1]", 0, 1) + "}", 4),
+         "the last 3 of 4 data bytes belong to no tensor"},
         {file_with("{}", 4), "the last 4 of 4 data bytes belong to no tensor"},
         {file_with("{" + entry("a", "BF16", "[64,64]", 0, 4096) + "}", 4096),
          R"(tensor "a" has 4096 bytes but [64, 64] BF16 needs 8192)"},
@@ -181,8 +194,8 @@ TEST_SUITE("io/safetensors") {
   TEST_CASE("a file is the same read, mapped and from bytes") {
     const support::temporary_folder folder;
     const std::string text =
-        file_with(R"({"__metadata__":{"long":")" + std::string(700, 'x') + "\"}," + entry("a", "U8", "[4000]", 0, 4000) +
-                      "," + entry("b", "BF16", "[2]", 4000, 4004) + "}",
+        file_with(R"({"__metadata__":{"long":")" + std::string(700, 'x') + "\"}," +
+                      entry("a", "U8", "[4000]", 0, 4000) + "," + entry("b", "BF16", "[2]", 4000, 4004) + "}",
                   4004);
     std::string varied = text;
     for (std::size_t i = text.size() - 4004; i < text.size(); ++i) varied[i] = static_cast<char>(i * 31);
@@ -202,13 +215,15 @@ TEST_SUITE("io/safetensors") {
 
   TEST_CASE("a huge file with a bad header is refused before memory is taken for it") {
     const support::temporary_folder folder;
-    const std::string path = folder.write("m.safetensors", file_with("{" + entry("a", "U8", "[1]", 0, 1) + "}", 0));
+    const std::string path =
+        folder.write("m.safetensors", file_with("{" + entry("a", "U8", "[1]", 0, 1) + "}", 0));
     std::filesystem::resize_file(path, std::uintmax_t{1} << 40);
     for (const bool map : {false, true})
       CHECK(contains(message_of([&] { static_cast<void>(safetensors_file::open(path, {map})); }),
                      "data bytes belong to no tensor"));
-    CHECK(contains(message_of<pesc::io_error>([&] { static_cast<void>(safetensors_file::open(folder.path("x"))); }),
-                   "there is no such file"));
+    CHECK(contains(
+        message_of<pesc::io_error>([&] { static_cast<void>(safetensors_file::open(folder.path("x"))); }),
+        "there is no such file"));
   }
 
   TEST_CASE("reference files open and their values agree with each other") {

@@ -53,7 +53,9 @@ TEST_SUITE("io/safetensors_writer") {
     const char* order[] = {"i", "a", "b", "g", "h", "u"};
     for (int i = 0; i < 6; ++i) CHECK(file.get(order[i]).offset == 8 * i);
     CHECK((reinterpret_cast<std::uintptr_t>(file.get("i").bytes.data()) -
-           reinterpret_cast<std::uintptr_t>(file.get("u").bytes.data())) % 8 == 0);
+           reinterpret_cast<std::uintptr_t>(file.get("u").bytes.data())) %
+              8 ==
+          0);
   }
 
   TEST_CASE("names, metadata and values of any kind come back") {
@@ -87,7 +89,8 @@ TEST_SUITE("io/safetensors_writer") {
     safetensors_writer twice;
     twice.add("w", {2}, std::span{two});
     twice.add("w", {1, 2}, std::span{two});
-    CHECK(message_of([&] { static_cast<void>(twice.to_bytes()); }) == "safetensors: tensor \"w\" was added twice");
+    CHECK(message_of([&] { static_cast<void>(twice.to_bytes()); }) ==
+          "safetensors: tensor \"w\" was added twice");
     CHECK(message_of([&] {
             twice.set_metadata("k", "1");
             twice.set_metadata("k", "2");

@@ -19,7 +19,12 @@ pesc::tensor_info odd_tensor(std::vector<std::byte>& storage, const std::vector<
   std::memcpy(storage.data() + 1, values.data(), values.size() * sizeof(T));
   const auto type = pesc::element_type_of<T>;
   const auto size = static_cast<pesc::index_t>(values.size());
-  return {"w", type,  std::string{name_of(type)}, {size}, 0, size * static_cast<pesc::index_t>(sizeof(T)),
+  return {"w",
+          type,
+          std::string{name_of(type)},
+          {size},
+          0,
+          size * static_cast<pesc::index_t>(sizeof(T)),
           std::span<const std::byte>{storage}.subspan(1)};
 }
 
@@ -31,9 +36,10 @@ TEST_SUITE("io/tensor_info") {
     const std::vector<float> expected{1.0f, -2.5f, 0.0f};
     CHECK(pesc::to_floats(odd_tensor<float>(storage, expected), "f") == expected);
     CHECK(pesc::to_floats(odd_tensor<double>(storage, {1.0, -2.5, 0.0}), "f") == expected);
-    CHECK(pesc::to_floats(odd_tensor<pesc::bf16>(storage, {pesc::to_bf16(1), pesc::to_bf16(-2.5f), {}}), "f") ==
+    CHECK(pesc::to_floats(odd_tensor<pesc::bf16>(storage, {pesc::to_bf16(1), pesc::to_bf16(-2.5f), {}}),
+                          "f") == expected);
+    CHECK(pesc::to_floats(odd_tensor<pesc::f16>(storage, {pesc::to_f16(1), pesc::to_f16(-2.5f), {}}), "f") ==
           expected);
-    CHECK(pesc::to_floats(odd_tensor<pesc::f16>(storage, {pesc::to_f16(1), pesc::to_f16(-2.5f), {}}), "f") == expected);
   }
 
   TEST_CASE("values of one type come back, other types are refused by name") {

@@ -141,7 +141,7 @@ TEST_SUITE("model/llama") {
         compare<sparse<float>>(ctx, weights, 1e-5);
         compare<dense<float>>(ctx, weights, 1e-5);
         // A seed whose routing margins are wider than the rounding: a token that changes its expert is no rounding error.
-        if (variant == 0) compare<sparse<pesc::bf16>>(ctx, weights, 2e-2, BF16SEED);
+        if (variant == 0) compare<sparse<pesc::bf16>>(ctx, weights, 2e-2, 3);
       }
     }
   }

@@ -12,10 +12,9 @@ template <class Error = pesc::format_error, class Action>
 std::string message_of(Action&& action) {
   try {
     action();
-  } catch (const Error& e) {
-    return e.what();
   } catch (const pesc::error& e) {
-    return std::string("another error: ") + e.what();
+    const bool expected = dynamic_cast<const Error*>(&e) != nullptr;
+    return (expected ? "" : "another error: ") + std::string(e.what());
   }
   return "no error";
 }

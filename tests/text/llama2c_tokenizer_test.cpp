@@ -44,7 +44,8 @@ std::string file(std::int32_t longest, const std::vector<std::string>& pieces) {
 }
 
 std::string refusal(const std::string& bytes, pesc::index_t pieces = -1) {
-  return message_of([&] { static_cast<void>(llama2c_tokenizer::parse("tok.bin", pesc::as_bytes(bytes), pieces)); });
+  return message_of(
+      [&] { static_cast<void>(llama2c_tokenizer::parse("tok.bin", pesc::as_bytes(bytes), pieces)); });
 }
 
 const std::vector<std::string> marks{piece("<unk>"), piece("<s>"), piece("</s>")};
@@ -61,10 +62,12 @@ TEST_SUITE("text/llama2c_tokenizer") {
           ids{1, 403, 407, 261, 378, 432, 383, 286, 261, 280, 294, 426});
     CHECK(t.encode("x = 3 + 4\n") == ids{1, 410, 444, 410, 64, 410, 472, 410, 496, 410, 484, 13});
     CHECK(t.encode("") == ids{1});
-    const ids story{1,   403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421, 395, 317, 426, 338, 401, 396, 267, 337,
-                    410, 408, 419, 292, 411, 322, 265, 282, 295, 433, 426, 385, 328, 432, 358, 394, 261, 370, 432, 352};
+    const ids story{1,   403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421, 395,
+                    317, 426, 338, 401, 396, 267, 337, 410, 408, 419, 292, 411, 322, 265,
+                    282, 295, 433, 426, 385, 328, 432, 358, 394, 261, 370, 432, 352};
     const std::string text =
-        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One "
+        "day, she saw a "
         "big, r";
     CHECK(t.decode(story) == text);
     std::string streamed;
@@ -101,12 +104,14 @@ TEST_SUITE("text/llama2c_tokenizer") {
       pieces.push_back(last);
       return file(longest, pieces);
     };
-    CHECK(contains(refusal(""), "tok.bin: byte 0: the tokenizer ends before the length of its longest piece"));
+    CHECK(
+        contains(refusal(""), "tok.bin: byte 0: the tokenizer ends before the length of its longest piece"));
     CHECK(contains(refusal("abc"), "tok.bin: byte 3: the tokenizer ends"));
     CHECK(contains(refusal(file(0, marks)), "byte 0: longest piece of 0 bytes, expected 1 to 1024"));
     CHECK(contains(refusal(file(-7, marks)), "longest piece of -7 bytes"));
     CHECK(contains(refusal(file(1 << 30, marks)), "longest piece of 1073741824 bytes"));
-    CHECK(contains(refusal(file(5, {marks[0]})), "tok.bin: the file has 1 pieces, expected at least unknown"));
+    CHECK(
+        contains(refusal(file(5, {marks[0]})), "tok.bin: the file has 1 pieces, expected at least unknown"));
     CHECK(contains(refusal(file(5, {})), "the file has 0 pieces"));
     CHECK(contains(refusal(with(piece("abcdef"))), "piece 3: length 6, expected 0 to 5"));
     std::string negative;

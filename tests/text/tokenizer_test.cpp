@@ -56,7 +56,8 @@ ids slow_merge(const pesc::vocabulary& words, const std::vector<float>& scores, 
     std::int32_t best_id = -1;
     for (std::size_t i = 0; i + 1 < list.size(); ++i) {
       if (words.kind(list[i]) != piece_kind::text || words.kind(list[i + 1]) != piece_kind::text) continue;
-      const std::int32_t id = words.find(std::string{words.piece(list[i])} + std::string{words.piece(list[i + 1])});
+      const std::int32_t id =
+          words.find(std::string{words.piece(list[i])} + std::string{words.piece(list[i + 1])});
       if (id < 0) continue;
       if (best < 0 || scores[static_cast<std::size_t>(id)] > scores[static_cast<std::size_t>(best_id)]) {
         best = static_cast<int>(i);
@@ -127,7 +128,8 @@ TEST_SUITE("text/tokenizer") {
   }
 
   TEST_CASE("text that names a mark or a byte is text") {
-    const tokenizer t = make({{"<", 0}, {"s", 0}, {">", 0}, {"<s", -1}, {"0", 0}, {"x", 0}, {"<0", -2}, {"<0x", -3}});
+    const tokenizer t =
+        make({{"<", 0}, {"s", 0}, {">", 0}, {"<s", -1}, {"0", 0}, {"x", 0}, {"<0", -2}, {"<0x", -3}});
     const pesc::encode_options bare{false, false, false};
     CHECK(t.encode("<s>", bare) == ids{262, 261});
     CHECK(t.decode(t.encode("<0x41>", bare)) == "<0x41>");
@@ -139,7 +141,8 @@ TEST_SUITE("text/tokenizer") {
     CHECK(t.encode("é€", {false, false, false}) == ids{260, 3 + 0xE2, 3 + 0x82, 3 + 0xAC});
     std::string all;
     for (int b = 0; b < 256; ++b) all += static_cast<char>(b);
-    for (const std::string& text : {all, std::string("é"), std::string(" "), std::string("  a"), std::string("\xE2\x82")})
+    for (const std::string& text :
+         {all, std::string("é"), std::string(" "), std::string("  a"), std::string("\xE2\x82")})
       CHECK(t.decode(t.encode(text)) == text);
   }
 
@@ -154,7 +157,8 @@ TEST_SUITE("text/tokenizer") {
     pesc::tokenizer_parts p;
     p.name = "tok";
     p.pieces.add("a", piece_kind::text);
-    CHECK(support::contains(support::message_of([&] { tokenizer{p}; }), "tok: the vocabulary has no unknown piece"));
+    CHECK(support::contains(support::message_of([&] { tokenizer{p}; }),
+                            "tok: the vocabulary has no unknown piece"));
   }
 
   TEST_CASE("decoding drops the prefix of a text, and only that") {
@@ -176,7 +180,8 @@ TEST_SUITE("text/tokenizer") {
     const tokenizer t = make({{"a", 0}});
     for (const std::int32_t id : {-1, 260}) {
       const auto says = [&](auto action) {
-        CHECK(support::contains(support::message_of<pesc::shape_error>(action), "is outside the vocabulary of 260"));
+        CHECK(support::contains(support::message_of<pesc::shape_error>(action),
+                                "is outside the vocabulary of 260"));
       };
       says([&] { static_cast<void>(t.decode(ids{id})); });
       says([&] { static_cast<void>(t.decode_piece(id)); });
@@ -193,7 +198,8 @@ TEST_SUITE("text/tokenizer") {
 
   TEST_CASE("a megabyte of equal letters takes a moment, not minutes") {
     std::vector<scored> pieces;
-    for (int n = 1; n <= 512; n *= 2) pieces.push_back({std::string(static_cast<std::size_t>(n), 'a'), -float(n)});
+    for (int n = 1; n <= 512; n *= 2)
+      pieces.push_back({std::string(static_cast<std::size_t>(n), 'a'), -float(n)});
     const tokenizer t = make(pieces);
     const auto start = std::chrono::steady_clock::now();
     CHECK(t.encode(std::string(1 << 20, 'a'), {false, false, false}).size() == 2048);

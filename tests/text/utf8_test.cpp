@@ -12,7 +12,8 @@ std::string encoded(unsigned code) {
   const auto byte = [](unsigned b) { return static_cast<char>(static_cast<unsigned char>(b)); };
   if (code < 0x80) return {byte(code)};
   if (code < 0x800) return {byte(0xC0 | code >> 6), byte(0x80 | (code & 63))};
-  if (code < 0x10000) return {byte(0xE0 | code >> 12), byte(0x80 | (code >> 6 & 63)), byte(0x80 | (code & 63))};
+  if (code < 0x10000)
+    return {byte(0xE0 | code >> 12), byte(0x80 | (code >> 6 & 63)), byte(0x80 | (code & 63))};
   return {byte(0xF0 | code >> 18), byte(0x80 | (code >> 12 & 63)), byte(0x80 | (code >> 6 & 63)),
           byte(0x80 | (code & 63))};
 }
@@ -29,16 +30,30 @@ TEST_SUITE("text/utf8") {
       const std::string text = encoded(code);
       good = good && pesc::is_valid_utf8(text) == !surrogate;
       if (!surrogate && text.size() > 1)
-        good = good && pesc::utf8_first(text.substr(0, text.size() - 1)).what == pesc::utf8_step::kind::unfinished;
+        good = good &&
+               pesc::utf8_first(text.substr(0, text.size() - 1)).what == pesc::utf8_step::kind::unfinished;
     }
     CHECK(good);
     CHECK_FALSE(pesc::is_valid_utf8(encoded(0x110000)));
   }
 
   TEST_CASE("what is not UTF-8 is found where it begins") {
-    const std::string bad[] = {"\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xE0\x9F\xBF", "\xF0\x80\x80\x80",
-                               "\xF0\x8F\xBF\xBF", "\xF5\x80\x80\x80", "\xFF", "\xC3", "\xC3(", "\xE2\x82", "\xE2\x82(",
-                               "\xF0\x9F\x98", "\xED\xA0\x80"};
+    const std::string bad[] = {"\x80",
+                               "\xBF",
+                               "\xC0\x80",
+                               "\xC1\xBF",
+                               "\xE0\x80\x80",
+                               "\xE0\x9F\xBF",
+                               "\xF0\x80\x80\x80",
+                               "\xF0\x8F\xBF\xBF",
+                               "\xF5\x80\x80\x80",
+                               "\xFF",
+                               "\xC3",
+                               "\xC3(",
+                               "\xE2\x82",
+                               "\xE2\x82(",
+                               "\xF0\x9F\x98",
+                               "\xED\xA0\x80"};
     for (const std::string& text : bad) {
       CAPTURE(text);
       CHECK(pesc::find_invalid_utf8("aé" + text + "z") == 3);

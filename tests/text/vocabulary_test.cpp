@@ -42,7 +42,8 @@ TEST_SUITE("text/vocabulary") {
   TEST_CASE("byte pieces are two hexadecimal digits and nothing else") {
     CHECK(pesc::byte_of_piece("<0x0A>") == 10);
     CHECK(pesc::byte_of_piece("<0xfF>") == 255);
-    for (const char* other : {"<0x-1>", "<0x+1>", "<0x 1>", "<0x1>", "<0x001>", "<0xG0>", "0x41", "<0X41>", "<0x41", ""})
+    for (const char* other :
+         {"<0x-1>", "<0x+1>", "<0x 1>", "<0x1>", "<0x001>", "<0xG0>", "0x41", "<0X41>", "<0x41", ""})
       CHECK_FALSE(pesc::byte_of_piece(other).has_value());
   }
 }

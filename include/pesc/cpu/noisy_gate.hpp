@@ -71,18 +71,6 @@ void noisy_logits_backward(context<E, I>& ctx, matrix_view<const float> raw, mat
   });
 }
 
-/// \brief What the load estimate reads: [tokens, experts] each, and how the logits were made.
-struct noisy_load_inputs {
-  matrix_view<const float> clean;
-  matrix_view<const float> raw;
-  matrix_view<const float> noise;
-  matrix_view<const float> noisy;
-  int k = 1;  ///< below the number of experts, and below max_top_k
-  float epsilon = 1e-2f;
-  load_indicator indicator = load_indicator::noisy_logit;
-  vector_view<const std::uint8_t> valid{};  ///< [tokens], 0 for rows that do not count; empty: all rows count
-};
-
 namespace detail {
 
 /// \brief Terms of the load of one expert for one row.
@@ -93,7 +81,7 @@ struct load_term {
 };
 
 /// \param best  the k + 1 best experts of the row
-inline load_term load_of(const noisy_load_inputs& in, index_t t, index_t e, const std::int32_t* best) {
+inline load_term load_of(const noisy_load_inputs<>& in, index_t t, index_t e, const std::int32_t* best) {
   const float sigma = softplus(in.raw(t, e)) + in.epsilon;
   const float tested = in.indicator == load_indicator::llama_moe ? in.noise(t, e) * sigma : in.noisy(t, e);
   const std::int32_t threshold = tested > in.noisy(t, best[in.k]) ? best[in.k] : best[in.k - 1];
@@ -104,7 +92,7 @@ inline load_term load_of(const noisy_load_inputs& in, index_t t, index_t e, cons
 
 /// \brief load[e] += estimated number of rows that choose expert e.
 template <Executor E, IsaPolicy I>
-void noisy_load(context<E, I>& ctx, const noisy_load_inputs& in, vector_view<double> load, workspace<>& ws) {
+void noisy_load(context<E, I>& ctx, const noisy_load_inputs<>& in, vector_view<double> load, workspace<>& ws) {
   const index_t experts = in.clean.cols;
   constexpr index_t grain = 256;
   const workspace<>::scope scope(ws);
@@ -132,7 +120,7 @@ void noisy_load(context<E, I>& ctx, const noisy_load_inputs& in, vector_view<dou
 ///
 /// Thresholds are noisy logits, so that part goes to `dnoisy`; run `noisy_logits_backward` after it.
 template <Executor E, IsaPolicy I>
-void noisy_load_backward(context<E, I>& ctx, const noisy_load_inputs& in, vector_view<const float> dload,
+void noisy_load_backward(context<E, I>& ctx, const noisy_load_inputs<>& in, vector_view<const float> dload,
                          matrix_view<float> dclean, matrix_view<float> draw, matrix_view<float> dnoisy) {
   const index_t experts = in.clean.cols;
   detail::for_rows(ctx, in.clean.rows, 16 * experts, [&](index_t t) {
@@ -148,6 +136,12 @@ void noisy_load_backward(context<E, I>& ctx, const noisy_load_inputs& in, vector
       dnoisy(t, term.threshold) -= d;
     }
   });
+}
+
+/// \brief y = v everywhere.
+template <Executor E, IsaPolicy I>
+void fill(context<E, I>&, vector_view<double> y, double v) {
+  std::fill(y.begin(), y.end(), v);
 }
 
 /// \brief counted[s] = expert[s] where the token of slot s counts, else `experts`, which marks a dropped slot.

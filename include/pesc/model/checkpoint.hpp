@@ -79,10 +79,10 @@ inline std::string without_slash(const std::string& path) {
   if (!detail::is_folder(folder)) detail::raise<io_error>(folder + ": this is a file, expected a model folder");
   const manifest_reading own = read_manifest(folder);
   const bool listed = detail::exists(folder + '/' + checkpoint_manifest::file_name);
-  if (!listed && detail::exists(folder + "/config.json") && !detail::has_own_config(folder)) return {folder, {}, {}};
+  if (!own.manifest && detail::exists(folder + "/config.json") && !detail::has_own_config(folder)) return {folder, {}, {}};
   std::string problem = own.problem;
   for (auto& [place, manifest] : detail::list_checkpoints(folder, true)) {
-    const std::string wrong = detail::manifest_problem(place, manifest, checksums);
+    const std::string wrong = manifest_problem(place, manifest, checksums);
     if (!wrong.empty()) {
       if (problem.empty()) problem = wrong;
       continue;
@@ -174,7 +174,6 @@ class checkpoint_writer {
   [[nodiscard]] std::string path_of(const std::string& name) const { return stage_ + '/' + name; }
 
   void refuse_other_models() const {
-    if (detail::exists(folder_ + '/' + checkpoint_manifest::file_name)) return;
     if (detail::exists(folder_ + "/config.json") && !detail::has_own_config(folder_))
       detail::raise<format_error>(folder_ + ": holds a model of another program, which saving would overwrite. Name "
                                             "another folder.");

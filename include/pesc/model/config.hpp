@@ -147,7 +147,7 @@ inline rope_options parse_rope(const json_fields& f) {
 inline void parse_special_ids(const json_fields& f, llama_config& out) {
   if (const json* bos = f.find("bos_token_id"))
     out.bos = token_id(f, "bos_token_id", *bos, out.vocab);
-  else if (out.vocab <= out.bos)
+  else if (f.is_null("bos_token_id") || out.vocab <= out.bos)
     out.bos = -1;
   if (const json* eos = f.find("eos_token_id")) {
     out.eos.clear();
@@ -155,7 +155,7 @@ inline void parse_special_ids(const json_fields& f, llama_config& out) {
       for (const json& id : eos->items()) out.eos.push_back(token_id(f, "eos_token_id", id, out.vocab));
     else
       out.eos.push_back(token_id(f, "eos_token_id", *eos, out.vocab));
-  } else if (out.vocab <= out.eos[0]) {
+  } else if (f.is_null("eos_token_id") || out.vocab <= out.eos[0]) {
     out.eos.clear();
   }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cmath>
+#include <concepts>
 #include <cstring>
 #include <map>
 #include <span>
@@ -66,14 +68,15 @@ inline void check_finite(const std::string& file, const tensor_info& part, vecto
                                  ", expected finite numbers"));
 }
 
-/// \brief Builds differ in last bits of the levels; anything further apart is another code.
-inline void check_levels(const std::string& file, const tensor_info& part, const format_info& format) {
+/// \brief The levels that a file stores. Builds differ in last bits; anything further apart is another code.
+inline std::array<float, 16> read_levels(const std::string& file, const tensor_info& part, const format_info& format) {
   std::array<float, 16> stored{};
   copy_part(file, part, vector_view<float>{stored.data(), 16});
   for (std::size_t i = 0; i < 16; ++i)
     if (!(std::fabs(stored[i] - format.levels[i]) <= 1e-6f))
       raise<format_error>(concat(file, ": tensor ", in_quotes(part.name), " differs from ", format.name, " at entry ", i,
                                  " (", stored[i], " vs ", format.levels[i], ")"));
+  return stored;
 }
 
 /// \brief The bytes of the packed codes, whatever type they are listed under; their count must fit the shape.
@@ -114,7 +117,8 @@ template <class Source>
   return out;
 }
 
-/// \brief Reads a 4-bit weight, plain or nested, without changing a bit; the stored map of nested scales is kept.
+/// \brief Reads a 4-bit weight, plain or nested, without changing a bit; the stored tables are used (a fixed format has
+/// its own levels).
 /// \param file  name for messages
 /// \throws format_error, shape_error where `Format` is fixed and another is stored
 template <QuantFormat Format = any_format, class Source>
@@ -129,10 +133,11 @@ template <QuantFormat Format = any_format, class Source>
     detail::raise<format_error>(detail::concat(file, ": 4-bit tensor ", in_quotes(name), state.nested
                                                ? " has nested scales by its quant_state but no \"nested_absmax\""
                                                : " has \"nested_absmax\" but no nested scales by its quant_state"));
-  const format_info format = state.format();
+  format_info format = state.format();
   const index_t blocks = format.blocks(state.elements());
   const tensor_info& absmax = detail::part_of_weight(source, file, name, ".absmax");
-  detail::check_levels(file, detail::part_of_weight(source, file, name, ".quant_map"), format);
+  const auto levels = detail::read_levels(file, detail::part_of_weight(source, file, name, ".quant_map"), format);
+  if constexpr (std::same_as<Format, any_format>) format.levels = levels;
   if (absmax.count() != blocks)
     detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(absmax.name), " has ", absmax.count(),
                                                " entries, expected ", blocks, ": one for ", state.block, " weights"));
@@ -231,5 +236,9 @@ void add_weight(safetensors_writer& out, const std::string& name, const quantize
   detail::add_copy(out, name + ".quant_state.bitsandbytes__" + state.quant_type, element_type::u8,
                    {static_cast<index_t>(text.size())}, as_bytes(text));
 }
+
+/// \brief A weight that would be gone when the file is written.
+template <QuantFormat Format, class Layout>
+void add_weight(safetensors_writer&, const std::string&, const quantized_matrix<Format, Layout>&&, const stored_form& = {}) = delete;
 
 }  // namespace pesc

@@ -42,7 +42,7 @@ class tensor_set {
   /// \brief Names in their order.
   [[nodiscard]] std::vector<std::string> names() const {
     std::vector<std::string> out;
-    for (const auto& [name, entry] : tensors_) out.push_back(name);
+    for (const auto& [name, tensor] : tensors_) out.push_back(name);
     return out;
   }
 

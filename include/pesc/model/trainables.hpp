@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pesc/io/safetensors_writer.hpp"
+#include "pesc/model/missing_tensors.hpp"
 #include "pesc/model/peft.hpp"
 #include "pesc/model/tensor_names.hpp"
 
@@ -39,12 +40,6 @@ inline void fill_matrix(const tensor_info& from, matrix_view<float> to, const st
   std::copy(values.begin(), values.end(), to.data);
 }
 
-[[noreturn]] inline void refuse_missing(const std::string& file, const std::vector<std::string>& missing, index_t total) {
-  std::string text = concat(file, ": missing ", missing.size(), " of ", total, " tensors, first ");
-  for (std::size_t i = 0; i < missing.size() && i < 5; ++i) text += (i > 0 ? ", " : "") + in_quotes(missing[i]);
-  raise<format_error>(text);
-}
-
 }  // namespace detail
 
 /// \brief Fills the trainable tensors of a model from a source of tensors, anything with `find(name)`.
@@ -69,7 +64,9 @@ trainables_filled load_trainables(const Layers& layers, const Source& source, co
     ++(kind == trainable_kind::expert_path ? out.expert_path : out.low_rank);
     detail::fill_matrix(*tensor, m, file);
   });
-  if (out.expert_path > 0 && !missing.empty()) detail::refuse_missing(file, missing, experts);
+  if (out.expert_path > 0 && !missing.empty())
+    detail::raise<format_error>(detail::concat(file, ": missing ", missing.size(), " of ", experts,
+                                               " tensors of routers and adapters: ", detail::first_names(missing)));
   return out;
 }
 

@@ -184,6 +184,13 @@ class moe_layer {
     plan::backward(ctx, router_, dy, frozen_, parameters_, dx, gradient, b.state_, balance, shape_, options_, b.run_, scratch);
   }
 
+  /// \brief Adds what the last `forward` with these buffers chose to the sums of the auxiliary losses.
+  /// \param valid  [tokens], 0 for rows that do not count; empty: all count
+  void pool_balance(X& ctx, balance_pool& pool, buffers& b, vector_view<const std::uint8_t, space> valid = {}) const {
+    workspace<space> scratch(b.scratch_.data(), b.scratch_.size());
+    count_choices(ctx, b.state_, pool.sums(), valid, scratch);
+  }
+
   // The same calls over memory that a model carves for all its layers.
 
   [[nodiscard]] state carve_state(workspace<space>& ws, index_t tokens) const {
@@ -231,6 +238,12 @@ class moe_layer {
     PESC_EXPECTS(rows <= b.max_tokens_, name, " has ", rows, " rows, the buffers were prepared for ", b.max_tokens_);
   }
 
+  static void count_choices(X& ctx, const state& s, const balance_sums<space>& sums,
+                            vector_view<const std::uint8_t, space> valid, workspace<space>& ws) {
+    const routing_state<space>& r = s.routing;
+    balance_accumulate(ctx, as_const(r.logits), as_const(r.token), r.chosen(), valid, sums, ws);
+  }
+
   [[nodiscard]] index_t scratch_bytes_for(X& ctx, index_t tokens) const {
     workspace<space> kept;
     state s = plan::carve(kept, router_, shape_, tokens, options_);
@@ -240,6 +253,7 @@ class moe_layer {
     workspace<space> scratch;
     plan::forward(ctx, router_, as_const(rows), frozen_, parameters_, rows, s, shape_, options_, run, scratch);
     plan::backward(ctx, router_, as_const(rows), frozen_, parameters_, rows, parameters_, s, {}, shape_, options_, run, scratch);
+    count_choices(ctx, s, {}, {}, scratch);
     return scratch.peak();
   }
 

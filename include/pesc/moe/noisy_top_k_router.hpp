@@ -122,20 +122,19 @@ void route_forward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matri
 
 namespace detail {
 
-/// \brief The arguments of the load estimate; a context of the backend brings its own type of them.
-template <class X, int K, load_indicator Indicator, class Space>
-[[nodiscard]] auto load_inputs(X& ctx, const noisy_top_k_router<K, Indicator>& router,
-                               const noisy_routing_state<Space>& s, vector_view<const std::uint8_t, Space> valid) {
-  auto in = make_noisy_load_inputs(ctx);
-  in.clean = as_const(s.logits);
-  in.raw = as_const(s.raw);
-  in.noise = as_const(s.noise);
-  in.noisy = as_const(s.noisy);
-  in.k = static_cast<int>(router.k.value());
-  in.epsilon = router.noise_epsilon;
-  in.indicator = Indicator;
-  in.valid = valid;
-  return in;
+/// \brief The arguments of the load estimate.
+template <int K, load_indicator Indicator, class Space>
+[[nodiscard]] noisy_load_inputs<Space> load_inputs(const noisy_top_k_router<K, Indicator>& router,
+                                                   const noisy_routing_state<Space>& s,
+                                                   vector_view<const std::uint8_t, Space> valid) {
+  return {.clean = s.logits,
+          .raw = s.raw,
+          .noise = s.noise,
+          .noisy = s.noisy,
+          .k = static_cast<int>(router.k.value()),
+          .epsilon = router.noise_epsilon,
+          .indicator = Indicator,
+          .valid = valid};
 }
 
 /// \brief Experts of the slots whose token counts; the others as dropped.
@@ -166,7 +165,7 @@ double noisy_balance(X& ctx, const noisy_top_k_router<K, Indicator>& router, con
     fill(ctx, s.load, 0.0);
     gate_totals(ctx, counted, as_const(s.gate), s.importance, smooth ? count : s.load);
   }
-  if (smooth) noisy_load(ctx, detail::load_inputs(ctx, router, s, valid), s.load, ws);
+  if (smooth) noisy_load(ctx, detail::load_inputs(router, s, valid), s.load, ws);
   if (ws.counting()) return 0.0;
   return cv_squared(ctx, as_const(s.importance)) + cv_squared(ctx, as_const(s.load));
 }
@@ -204,7 +203,7 @@ void route_backward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matr
       importance_backward(ctx, counted, as_const(dtotal), gates);
       if (router.estimates_load(run)) {
         cv_squared_gradient(ctx, as_const(s.load), scale, dtotal);
-        noisy_load_backward(ctx, detail::load_inputs(ctx, router, s, balance.valid), as_const(dtotal), dlogits, draw, dnoisy);
+        noisy_load_backward(ctx, detail::load_inputs(router, s, balance.valid), as_const(dtotal), dlogits, draw, dnoisy);
       }
     }
   }

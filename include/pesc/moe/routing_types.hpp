@@ -24,6 +24,19 @@ enum class load_indicator {
   llama_moe,    ///< its noise term alone is above the (k+1)-th largest noisy logit, as LLaMA-MoE's code compares
 };
 
+/// \brief What the load estimate reads: how noisy logits were made, [tokens, experts] each, and how they chose.
+template <class Space = host_space>
+struct noisy_load_inputs {
+  matrix_view<const float, Space> clean;
+  matrix_view<const float, Space> raw;
+  matrix_view<const float, Space> noise;
+  matrix_view<const float, Space> noisy;
+  int k = 1;  ///< below the number of experts, and below max_top_k
+  float epsilon = 1e-2f;
+  load_indicator indicator = load_indicator::noisy_logit;
+  vector_view<const std::uint8_t, Space> valid{};  ///< [tokens], 0 for rows that do not count; empty: all rows count
+};
+
 /// \brief Assignments of tokens to experts and their order both ways.
 ///
 /// A *slot* is one assignment of a token to an expert. An expert index of `experts` marks a dropped slot: it belongs to

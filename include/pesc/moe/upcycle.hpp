@@ -21,10 +21,13 @@ struct frozen_ffn {
 
   frozen_ffn() = default;
 
-  /// \brief Takes weights as a checkpoint holds them (quantised bytes included), without quantising again.
+  /// \brief Takes weights as a checkpoint holds them, in the caller's memory, without quantising again.
+  frozen_ffn(const quantized_view<Format, row_blocks>& gate_weight, const quantized_view<Format, row_blocks>& up_weight,
+             const quantized_view<Format, row_blocks>& down_weight)
+      : gate{pack(gate_weight)}, up{pack(up_weight)}, down{pack(down_weight)} {}
   frozen_ffn(const quantized_matrix<Format, row_blocks>& gate_weight, const quantized_matrix<Format, row_blocks>& up_weight,
              const quantized_matrix<Format, row_blocks>& down_weight)
-      : gate{pack(gate_weight)}, up{pack(up_weight)}, down{pack(down_weight)} {}
+      : frozen_ffn(gate_weight.view(), up_weight.view(), down_weight.view()) {}
 
   /// \brief Quantises the caller's weights; the caller may release them afterwards.
   /// \throws numeric_error when a weight is not finite

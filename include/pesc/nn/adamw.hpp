@@ -18,11 +18,13 @@ struct adamw_options {
 
 /// \brief The numbers of one step, bias corrections included; what an `adamw_step` operation reads.
 ///
-/// g is multiplied by `gradient_scale`; p *= decay; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g²;
+/// g is multiplied by `gradient_scale`; p *= decay; m = beta1 m + rest1 g; v = beta2 v + rest2 g²;
 /// p -= step_size m / (sqrt(v) / root_correction + epsilon).
 struct adamw_coefficients {
   float beta1 = 0;
   float beta2 = 0;
+  float rest1 = 1;            ///< 1 - beta1, rounded once: the difference of floats would lose digits
+  float rest2 = 1;            ///< 1 - beta2
   float epsilon = 0;
   float decay = 1;            ///< 1 - rate * weight_decay: decay comes before the update
   float step_size = 0;        ///< rate / (1 - beta1^t)
@@ -37,6 +39,8 @@ inline adamw_coefficients adamw_step_coefficients(const adamw_options& options, 
   const double steps = static_cast<double>(t);
   return {.beta1 = static_cast<float>(options.beta1),
           .beta2 = static_cast<float>(options.beta2),
+          .rest1 = static_cast<float>(1.0 - options.beta1),
+          .rest2 = static_cast<float>(1.0 - options.beta2),
           .epsilon = static_cast<float>(options.epsilon),
           .decay = static_cast<float>(1.0 - rate * options.weight_decay),
           .step_size = static_cast<float>(rate / (1.0 - std::pow(options.beta1, steps))),

@@ -163,14 +163,23 @@ inline index_t panel_scale_byte(const panel_layout& layout, index_t row, index_t
 
 }  // namespace detail
 
-/// \brief Rearranges a weight for the CPU kernels, lossless to the bit for every shape and block.
+/// \brief Rearranges a weight in the caller's memory for the CPU kernels, lossless to the bit for every shape and block.
+///
+/// The tensors are those of a checkpoint: packed codes and their scales. They are only read, and may go afterwards.
+/// \throws shape_error when a tensor that the format needs is missing
 template <QuantFormat Format>
-[[nodiscard]] quantized_matrix<Format, panels> pack(const quantized_matrix<Format, row_blocks>& from) {
+[[nodiscard]] quantized_matrix<Format, panels> pack(const quantized_view<Format, row_blocks>& from) {
   const format_info& info = from.format();
-  quantized_matrix<Format, panels> to(info, from.rows(), from.cols());
+  quantized_matrix<Format, panels> to(info, from.rows, from.cols);
   if (from.empty()) return to;
-  const panel_layout layout(info, from.rows(), from.cols());
-  const std::uint8_t* source = from.codes().data;
+  const scale_tensors<>& s = from.scales;
+  const bool nested = info.scales == scale_kind::double_quant;
+  PESC_EXPECTS(from.codes != nullptr, "weight of ", from.rows, " x ", from.cols, " without codes");
+  PESC_EXPECTS(info.scales != scale_kind::plain || s.absmax != nullptr, info.name, " weight without its scales (absmax)");
+  PESC_EXPECTS(!nested || (s.codes != nullptr && s.nested_absmax != nullptr && s.map != nullptr), info.name,
+               " weight with double-quantised scales needs their codes, nested_absmax and map");
+  const panel_layout layout(info, from.rows, from.cols);
+  const std::uint8_t* source = from.codes;
   std::uint8_t* out = to.codes().data;
   const std::uint8_t zero = info.element == element_kind::code4 ? info.encode(0.0f) : std::uint8_t{0};
   if (info.element == element_kind::code4)
@@ -178,16 +187,16 @@ template <QuantFormat Format>
       for (index_t cell = 0; cell < layout.cell_count(); ++cell)
         std::memset(out + layout.offset(panel, cell), zero * 0x11, static_cast<std::size_t>(layout.code_bytes()));
   const index_t width = detail::element_bytes(info.element);
-  for (index_t r = 0; r < from.rows(); ++r)
-    for (index_t k = 0; k < from.cols(); ++k) {
+  for (index_t r = 0; r < from.rows; ++r)
+    for (index_t k = 0; k < from.cols; ++k) {
       std::uint8_t* cell = out + layout.offset(r / 64, k / 64);
       if (info.element == element_kind::code4) {
         std::uint8_t& byte = cell[panel_layout::code_byte(r % 64, k % 64)];
         const int shift = panel_layout::code_shift(k);
-        const int code = detail::row_block_code(source, r * from.cols() + k);
+        const int code = detail::row_block_code(source, r * from.cols + k);
         byte = static_cast<std::uint8_t>((byte & ~(0x0F << shift)) | code << shift);
       } else {
-        std::memcpy(cell + ((k % 64) * 64 + r % 64) * width, source + (r * from.cols() + k) * width,
+        std::memcpy(cell + ((k % 64) * 64 + r % 64) * width, source + (r * from.cols + k) * width,
                     static_cast<std::size_t>(width));
       }
     }
@@ -195,17 +204,23 @@ template <QuantFormat Format>
     detail::for_each_panel_scale(layout, [&](index_t row, index_t cell, index_t i, index_t block) {
       std::uint8_t* place = out + detail::panel_scale_byte(layout, row, cell, i);
       if (info.scales == scale_kind::plain)
-        std::memcpy(place, &from.absmax()[block], sizeof(float));
+        std::memcpy(place, s.absmax + block, sizeof(float));
       else
-        *place = from.scale_codes()[block];
+        *place = s.codes[block];
     });
-  std::copy(from.nested_absmax().begin(), from.nested_absmax().end(), to.nested_absmax().begin());
-  std::copy(from.map().begin(), from.map().end(), to.map().begin());
-  to.offset() = from.offset();
-  const index_t n = from.rows() * from.cols();
+  std::copy_n(s.nested_absmax, to.nested_absmax().size, to.nested_absmax().begin());
+  std::copy_n(s.map, to.map().size, to.map().begin());
+  to.offset() = s.offset;
+  const index_t n = from.rows * from.cols;
   if (info.element == element_kind::code4 && n % 2 == 1)
     to.tail_nibble() = static_cast<std::uint8_t>(source[n / 2] & 0x0F);
   return to;
+}
+
+/// \brief The same for a weight that owns its tensors.
+template <QuantFormat Format>
+[[nodiscard]] quantized_matrix<Format, panels> pack(const quantized_matrix<Format, row_blocks>& from) {
+  return pack(from.view());
 }
 
 /// \brief Gives back exactly the bytes that `pack` was given.

@@ -77,3 +77,13 @@ struct code_table {
   w[2] = _mm256_permute2f128_ps(a0, a1, 0x31);
   w[3] = _mm256_permute2f128_ps(b0, b1, 0x31);
 }
+
+/// \brief 64 double-quantised scales: map * second-level scale, rounded, + offset. Tables of 256 entries are read from
+/// memory: lookups by shuffles of 16 bytes cost more.
+inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, const float* nested, float* out) {
+  alignas(32) float entries[64];
+  for (int r = 0; r < 64; ++r) entries[r] = w.map[codes[r]];
+  const vec offset = simd::set(w.offset);
+  for (int r = 0; r < 64; r += 8)
+    simd::store(out + r, simd::mul_then_add(simd::load(entries + r), simd::load(nested + r), offset));
+}

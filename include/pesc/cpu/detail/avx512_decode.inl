@@ -53,3 +53,45 @@ template <int K>
     w[i] = _mm512_permutexvar_ps(_mm512_srlv_epi32(twice, shifts), table.levels);
   }
 }
+
+/// \brief For each place of four interleaved registers, the row whose code has to lie there.
+struct byte_order {
+  alignas(64) std::array<std::uint8_t, 64> place{};
+  constexpr byte_order() {
+    for (std::size_t row = 0; row < 64; ++row)
+      place[row % 16 / 4 * 16 + row / 16 * 4 + row % 4] = static_cast<std::uint8_t>(row);
+  }
+  constexpr const std::uint8_t* data() const { return place.data(); }
+};
+inline constexpr byte_order interleave_order{};
+
+/// \brief Bytes of one plane of the 256-entry map for 64 codes: two lookups of 128 entries, chosen by bit 7.
+[[gnu::always_inline]] inline __m512i look_up_plane(const std::uint8_t* plane, __m512i codes, __mmask64 upper) {
+  const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(plane), codes, _mm512_load_si512(plane + 64));
+  const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(plane + 128), codes, _mm512_load_si512(plane + 192));
+  return _mm512_mask_blend_epi8(upper, low, high);
+}
+
+[[gnu::always_inline]] inline void store_nested(__m512i entries, const float* nested, vec offset, float* out) {
+  simd::store(out, simd::mul_then_add(_mm512_castsi512_ps(entries), simd::load(nested), offset));
+}
+
+/// \brief 64 double-quantised scales: map * second-level scale, rounded, + offset.
+inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, const float* nested, float* out) {
+  // Interleaving works within quarters of a register: quarter q of the result number i comes from place 16 q + 4 i.
+  const __m512i order = _mm512_load_si512(interleave_order.data());
+  const __m512i c = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(codes));
+  const __mmask64 upper = _mm512_movepi8_mask(c);
+  const std::uint8_t* planes = w.map_planes.data();
+  const __m512i b0 = look_up_plane(planes, c, upper);
+  const __m512i b1 = look_up_plane(planes + 256, c, upper);
+  const __m512i b2 = look_up_plane(planes + 512, c, upper);
+  const __m512i b3 = look_up_plane(planes + 768, c, upper);
+  const __m512i low01 = _mm512_unpacklo_epi8(b0, b1), high01 = _mm512_unpackhi_epi8(b0, b1);
+  const __m512i low23 = _mm512_unpacklo_epi8(b2, b3), high23 = _mm512_unpackhi_epi8(b2, b3);
+  const vec offset = simd::set(w.offset);
+  store_nested(_mm512_unpacklo_epi16(low01, low23), nested, offset, out);
+  store_nested(_mm512_unpackhi_epi16(low01, low23), nested + 16, offset, out + 16);
+  store_nested(_mm512_unpacklo_epi16(high01, high23), nested + 32, offset, out + 32);
+  store_nested(_mm512_unpackhi_epi16(high01, high23), nested + 48, offset, out + 48);
+}

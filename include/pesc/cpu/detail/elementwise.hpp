@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "pesc/cpu/detail/attention_task.hpp"
 #include "pesc/cpu/detail/kernels.hpp"
 #include "pesc/nn/activation.hpp"
 #include "pesc/nn/adamw.hpp"

@@ -7,6 +7,13 @@
 /// exp(x) = 2^n exp(r) with n the nearest integer to x / ln 2; the minimax polynomial of exp on [-ln2 / 2, ln2 / 2]
 /// has a relative error of 2e-9.
 [[gnu::always_inline]] inline vec exp(vec x) {
+  if constexpr (simd::width < 8) {
+    // Without vector instructions the library's function is faster, and more exact.
+    float lanes[simd::width];
+    simd::store(lanes, x);
+    for (float& lane : lanes) lane = std::exp(lane);
+    return simd::load(lanes);
+  }
   const vec bounded = simd::min(simd::set(89.0f), x);
   const vec n = simd::max(simd::round(simd::mul(bounded, simd::set(1.44269504088896341f))), simd::set(-125.0f));
   // ln 2 in two parts, so that n times the first is exact.
@@ -28,6 +35,15 @@
 [[gnu::always_inline]] inline vec sigmoid(vec x) {
   const vec one = simd::set(1.0f);
   return simd::div(one, simd::add(one, exp(simd::sub(simd::zero(), x))));
+}
+
+/// \brief As above, with `rest` = 1 - sigmoid(x), which is not rounded to zero for large x.
+[[gnu::always_inline]] inline vec sigmoid(vec x, vec& rest) {
+  const vec one = simd::set(1.0f);
+  const vec e = simd::min(simd::set(1e37f), exp(simd::sub(simd::zero(), x)));
+  const vec q = simd::div(one, simd::add(one, e));
+  rest = simd::mul(e, q);
+  return q;
 }
 
 /// \brief The normal distribution function and `density` = exp(-x² / 2), to an absolute error of 1e-7.
@@ -73,9 +89,9 @@ template <>
 struct activation_kernel<silu> {
   [[gnu::always_inline]] static inline vec value(vec x) { return simd::mul(x, sigmoid(x)); }
   [[gnu::always_inline]] static inline vec value(vec x, vec& derivative) {
-    const vec one = simd::set(1.0f);
-    const vec q = sigmoid(x);
-    derivative = simd::mul(q, simd::fmadd(x, simd::sub(one, q), one));
+    vec rest;
+    const vec q = sigmoid(x, rest);
+    derivative = simd::mul(q, simd::fmadd(x, rest, simd::set(1.0f)));
     return simd::mul(x, q);
   }
 };
@@ -98,16 +114,17 @@ struct activation_kernel<gelu> {
 template <>
 struct activation_kernel<gelu_tanh> {
   /// (1 + tanh(u)) / 2 is sigmoid(2 u).
-  [[gnu::always_inline]] static inline vec gate(vec x) {
+  [[gnu::always_inline]] static inline vec twice_u(vec x) {
     const vec bend = simd::fmadd(simd::mul(simd::set(0.044715f), x), x, simd::set(1.0f));
-    return sigmoid(simd::mul(simd::mul(simd::set(1.59576912160573071f), x), bend));
+    return simd::mul(simd::mul(simd::set(1.59576912160573071f), x), bend);
   }
-  [[gnu::always_inline]] static inline vec value(vec x) { return simd::mul(x, gate(x)); }
+  [[gnu::always_inline]] static inline vec value(vec x) { return simd::mul(x, sigmoid(twice_u(x))); }
   [[gnu::always_inline]] static inline vec value(vec x, vec& derivative) {
-    const vec one = simd::set(1.0f);
-    const vec q = gate(x);
-    const vec slope = simd::mul(simd::set(1.59576912160573071f), simd::fmadd(simd::mul(simd::set(0.134145f), x), x, one));
-    derivative = simd::fmadd(simd::mul(simd::mul(x, q), simd::sub(one, q)), slope, q);
+    vec rest;
+    const vec q = sigmoid(twice_u(x), rest);
+    const vec bend = simd::fmadd(simd::mul(simd::set(0.134145f), x), x, simd::set(1.0f));
+    const vec slope = simd::mul(simd::set(1.59576912160573071f), bend);
+    derivative = simd::fmadd(simd::mul(simd::mul(x, q), rest), slope, q);
     return simd::mul(x, q);
   }
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstring>
 
 #include "pesc/quant/layout.hpp"
@@ -19,6 +20,7 @@ struct frozen_weight {
   const float* nested_absmax = nullptr;
   const float* map = nullptr;
   float offset = 0;
+  int nested_shift = -1;  ///< log2 of the weights that share a second-level scale, -1 where that is no power of 2
   alignas(64) std::array<float, 16> levels{};
   /// Byte i of the 256 entries of the map is [256 i, 256 i + 256): tables for instructions that look up bytes.
   alignas(64) std::array<std::uint8_t, 1024> map_planes{};
@@ -30,11 +32,18 @@ struct frozen_weight {
       : layout{w.layout()}, bytes{w.codes}, nested_absmax{w.scales.nested_absmax}, map{w.scales.map},
         offset{w.scales.offset}, levels{w.format().levels} {
     if (layout.scales != scale_kind::double_quant || map == nullptr) return;
+    const auto unit = static_cast<std::uint64_t>(layout.block * nested_block);
+    if (std::has_single_bit(unit)) nested_shift = std::countr_zero(unit);
     for (std::size_t code = 0; code < 256; ++code) {
       std::uint8_t entry[4];
       std::memcpy(entry, map + code, 4);
       for (std::size_t plane = 0; plane < 4; ++plane) map_planes[256 * plane + code] = entry[plane];
     }
+  }
+
+  /// \brief Second-level scale of the block that holds flattened weight `i`.
+  index_t nested_index(index_t i) const {
+    return nested_shift >= 0 ? i >> nested_shift : i / (layout.block * nested_block);
   }
 };
 

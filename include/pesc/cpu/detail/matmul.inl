@@ -28,24 +28,20 @@ template <class Product, std::size_t Rows, std::size_t Vectors, std::size_t... R
   (add_row<Product, Vectors>(sums[R], Product::broadcast(a + R), b), ...);
 }
 
-/// \brief y = alpha * sum (+ y), the first `cols` columns.
+/// \brief y = alpha * sum (+ y), the first `cols` of one vector of columns.
+[[gnu::always_inline]] inline void finish_vector(vec sum, float* y, index_t cols, vec alpha, bool accumulate) {
+  if (cols >= simd::width)
+    simd::store(y, accumulate ? simd::fmadd(alpha, sum, simd::load(y)) : simd::mul(alpha, sum));
+  else if (cols > 0)
+    simd::store_n(y, accumulate ? simd::fmadd(alpha, sum, simd::load_n(y, cols)) : simd::mul(alpha, sum), cols);
+}
+
+// Constant indices only: an array of sums that a loop walks through stays in memory.
 template <std::size_t Vectors>
 [[gnu::always_inline]] inline void finish_row(const vec (&sum)[Vectors], float* y, index_t cols, vec alpha,
                                               bool accumulate) {
-  if (cols >= static_cast<index_t>(Vectors) * simd::width) {
-    for (std::size_t v = 0; v < Vectors; ++v) {
-      float* place = y + static_cast<index_t>(v) * simd::width;
-      simd::store(place, accumulate ? simd::fmadd(alpha, sum[v], simd::load(place)) : simd::mul(alpha, sum[v]));
-    }
-    return;
-  }
-  for (std::size_t v = 0; v < Vectors; ++v) {
-    const index_t n = cols - static_cast<index_t>(v) * simd::width;
-    if (n <= 0) return;
-    float* place = y + static_cast<index_t>(v) * simd::width;
-    const vec old = accumulate ? simd::load_n(place, n) : simd::zero();
-    simd::store_n(place, accumulate ? simd::fmadd(alpha, sum[v], old) : simd::mul(alpha, sum[v]), n);
-  }
+  finish_vector(sum[0], y, cols, alpha, accumulate);
+  if constexpr (Vectors > 1) finish_vector(sum[1], y + simd::width, cols - simd::width, alpha, accumulate);
 }
 
 template <std::size_t Rows, std::size_t Vectors, std::size_t... R>

@@ -1,24 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 // Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after
-// matmul.inl and after `code_table` with `decode_rows` and `decode_cols` are defined there.
+// matmul.inl and after `code_table` with `decode_rows`, `decode_cols` and `decode_nested` are defined there.
 //
 // Decodes cells of a frozen weight into tiles of scaled floats that the dense microkernel multiplies: [k][rows] for
 // x W^T, [row][k] for x W. A weight is level * scale, one multiplication, on every path that writes weights out.
 
 /// \brief Scales of one cell: up to three for each row, and the columns at which the second and third begin.
+///
+/// Also keeps the second-level scales of its rows while a product walks along a panel.
 struct cell_scales {
-  alignas(64) float scale[3][64];
+  const float* scale[3] = {};  ///< [64] each
+  index_t count = 1;           ///< 1: one scale per row; 2: one for each half; 3: three with boundaries
   alignas(64) float boundary[2][64];
-  index_t count = 1;       ///< 1: one scale per row; 2: one for each half; 3: three with boundaries
+  alignas(64) float decoded[3][64];
+  alignas(64) float nested[64];
+  index_t panel = -1;
+  index_t nested_begin = 0;  ///< first cell that `nested` holds for
+  index_t nested_end = 0;
 };
 
-/// \brief Reads the scales of a cell; rows that pad the matrix get 0.
-inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cell_scales& out) {
+/// \brief Finds the second-level scales of the rows of a cell, and up to which cell they stay the same.
+inline void find_nested(const frozen_weight& w, index_t panel, index_t cell, cell_scales& out) {
+  const panel_layout& layout = w.layout;
+  const index_t last_row = std::min(layout.rows, panel * 64 + 64) - 1;
+  out.panel = panel;
+  out.nested_begin = cell;
+  out.nested_end = layout.cell_count();
+  const index_t unit = layout.block * nested_block;
+  for (index_t r = 0; r < 64; ++r) {
+    const index_t row_begin = std::min(panel * 64 + r, last_row) * layout.cols;
+    const index_t index = w.nested_index(row_begin + cell * 64);
+    out.nested[r] = w.nested_absmax[index];
+    const index_t next = (index + 1) * unit - row_begin;
+    if (next < out.nested_end * 64) out.nested_end = std::max(cell + 1, next / 64);
+  }
+}
+
+/// \brief Scales of any cell, one by one; rows that pad the matrix get 0.
+inline void read_scales_singly(const frozen_weight& w, index_t panel, index_t cell, cell_scales& out) {
   const panel_layout& layout = w.layout;
   const std::uint8_t* stored = w.bytes + layout.offset(panel, cell) + layout.code_bytes();
   const index_t per_row = layout.scales_per_row();
   const index_t rows = std::min<index_t>(64, layout.rows - panel * 64);
-  out.count = layout.straddles() ? 3 : per_row;
   for (index_t r = 0; r < 64; ++r) {
     const index_t row = panel * 64 + std::min(r, rows - 1);
     const index_t first = layout.first_block(row, cell);
@@ -30,13 +53,29 @@ inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cel
       else
         value = pesc::mul_then_add(w.map[stored[i * 64 + r]], w.nested_absmax[std::min(first + i, last) / nested_block],
                                    w.offset);
-      out.scale[i][r] = r < rows ? value : 0.0f;
+      out.decoded[i][r] = r < rows ? value : 0.0f;
     }
     if (out.count < 3) continue;
-    for (index_t i = 0; i < 2; ++i) {
+    for (index_t i = 0; i < 2; ++i)
       out.boundary[i][r] = i + 1 < per_row ? static_cast<float>(layout.boundary(row, cell, i + 1)) : 64.0f;
-      if (per_row < 3) out.scale[2][r] = 0.0f;
-    }
+    if (per_row < 3) out.decoded[2][r] = 0.0f;
+  }
+  for (index_t i = 0; i < 3; ++i) out.scale[i] = out.decoded[i];
+}
+
+/// \brief Reads the scales of a cell; call it for the cells of a panel in order.
+inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cell_scales& out) {
+  const panel_layout& layout = w.layout;
+  const std::uint8_t* stored = w.bytes + layout.offset(panel, cell) + layout.code_bytes();
+  out.count = layout.straddles() ? 3 : layout.scales_per_row();
+  if (out.count < 3 && layout.scales == scale_kind::plain) {
+    for (index_t i = 0; i < out.count; ++i) out.scale[i] = reinterpret_cast<const float*>(stored) + i * 64;
+  } else if (out.count == 1) {
+    if (out.panel != panel || cell < out.nested_begin || cell >= out.nested_end) find_nested(w, panel, cell, out);
+    decode_nested(stored, w, out.nested, out.decoded[0]);
+    out.scale[0] = out.decoded[0];
+  } else {
+    read_scales_singly(w, panel, cell, out);
   }
 }
 
@@ -113,10 +152,9 @@ inline void convert_cell_transposed(const T* numbers, tile_place out) {
 
 /// \brief One cell of any element type as a tile; `transposed` chooses [row][k].
 inline void decode_any_cell(const frozen_weight& w, const code_table& table, index_t panel, index_t cell,
-                            bool transposed, tile_place out) {
+                            bool transposed, cell_scales& scales, tile_place out) {
   const std::uint8_t* bytes = w.bytes + w.layout.offset(panel, cell);
   if (w.layout.element == element_kind::code4) {
-    cell_scales scales;
     read_scales(w, panel, cell, scales);
     transposed ? decode_cell_transposed(bytes, table, scales, out) : decode_cell(bytes, table, scales, out);
   } else if (w.layout.element == element_kind::f32) {
@@ -150,6 +188,7 @@ struct frozen_kernels {
   static inline void multiply_frozen(const frozen_weight& w, bool transposed, index_t index, const float* packed,
                                      equal_blocks blocks, float* y, index_t y_stride, bool accumulate, float* scratch) {
     const code_table table(w);
+    cell_scales scales;
     const panel_layout& layout = w.layout;
     const index_t cells = transposed ? layout.panel_count() : layout.cell_count();
     const index_t cols = std::min<index_t>(64, (transposed ? layout.cols : layout.rows) - index * 64);
@@ -163,7 +202,7 @@ struct frozen_kernels {
       const tile_place tile{scratch, count * 64 * sliver_cols};
       for (index_t i = 0; i < count; ++i)
         decode_any_cell(w, table, transposed ? first + i : index, transposed ? index : first + i, transposed,
-                        {tile.at(i * 64, 0), tile.sliver_stride});
+                        scales, {tile.at(i * 64, 0), tile.sliver_stride});
       multiply_packed<float_product>(left, first * 64, count * 64, {tile.data, tile.sliver_stride, sliver_cols, cols},
                                      sums, sums_stride, 1.0f, first > 0 || (accumulate && !few));
     }

@@ -9,8 +9,8 @@ struct optimizer_kernels {
     explicit adamw_update(const adamw_coefficients& c)
         : beta1{simd::set(c.beta1)},
           beta2{simd::set(c.beta2)},
-          rest1{simd::set(1.0f - c.beta1)},
-          rest2{simd::set(1.0f - c.beta2)},
+          rest1{simd::set(c.rest1)},
+          rest2{simd::set(c.rest2)},
           inverse_root{simd::set(1.0f / c.root_correction)},
           epsilon{simd::set(c.epsilon)},
           decay{simd::set(c.decay)},

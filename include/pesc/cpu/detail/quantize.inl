@@ -19,7 +19,8 @@ struct quantize_kernels {
   static inline void dequantize_cell(const frozen_weight& w, index_t panel, index_t cell, matrix_view<T> out,
                                      float* tile) {
     const tile_place place{tile, 64 * sliver_cols};
-    decode_any_cell(w, code_table(w), panel, cell, true, place);
+    cell_scales scales;
+    decode_any_cell(w, code_table(w), panel, cell, true, scales, place);
     const index_t rows = std::min<index_t>(64, w.layout.rows - panel * 64);
     const index_t cols = std::min<index_t>(64, w.layout.cols - cell * 64);
     for (index_t r = 0; r < rows; ++r)

@@ -146,6 +146,11 @@ inline void decode_cols(const std::uint8_t* codes, index_t row, index_t k, const
     });
 }
 
+/// \brief 64 double-quantised scales: map * second-level scale, rounded, + offset.
+inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, const float* nested, float* out) {
+  for (int r = 0; r < 64; ++r) out[r] = pesc::mul_then_add(w.map[codes[r]], nested[r], w.offset);
+}
+
 /// \brief 32 weights of 16 bytes in the order of checkpoints, first weight in the high nibble.
 inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (&w)[8]) {
   for (int i = 0; i < 8; ++i)

@@ -34,6 +34,11 @@ class json_fields {
     const json* value = object_->find(key);
     return value != nullptr && !value->is_null() ? value : nullptr;
   }
+  /// \brief Whether the key is there with the value `null`.
+  [[nodiscard]] bool is_null(std::string_view key) const {
+    const json* value = object_->find(key);
+    return value != nullptr && value->is_null();
+  }
   [[nodiscard]] bool has(std::string_view key) const { return find(key) != nullptr; }
 
   [[nodiscard]] std::int64_t get_int(std::string_view key) const {

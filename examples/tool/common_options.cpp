@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tool/common_options.hpp"
+
+#include "pesc/text/llama2c_tokenizer.hpp"
+
+namespace pesc::tool {
+
+void add_thread_options(CLI::App& app, machine& m) {
+  add_number(app, "--threads", m.threads, 0, 1024, "Threads; 0: one per hardware thread. Results do not depend on it");
+  add_choice(app, "--isa", m.isa, {"auto", "scalar", "avx2", "avx512", "avx512_bf16"},
+             "Instruction set; auto: the best of this processor");
+}
+
+void add_machine_options(CLI::App& app, machine& m) {
+  add_thread_options(app, m);
+  add_choice(app, "--compute", m.compute, {"float", "bf16"}, "How products with frozen weights are formed");
+  app.add_flag("--mmap", m.map, "Map model files instead of reading them");
+}
+
+void add_tokenizer_option(CLI::App& app, std::string& file) {
+  app.add_option("--tokenizer", file, "Tokenizer file, where the model does not bring one (default: tok*.bin beside the model)");
+}
+
+void add_seed_option(CLI::App& app, std::uint64_t& seed) {
+  app.add_option("--seed", seed, "Seed of all random numbers, 0 to 2^64 - 1")->capture_default_str();
+}
+
+void add_quiet_option(CLI::App& app, bool& quiet) {
+  app.add_flag("--quiet", quiet, "Print results and errors only");
+}
+
+CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value, const std::vector<std::string>& words,
+                        const std::string& text) {
+  return app.add_option(name, value, text)->capture_default_str()->check(CLI::IsMember(words));
+}
+
+opened_tokenizer open_tokenizer(const std::string& named, const loaded_model<>& model) {
+  const std::string file = named.empty() ? model.tokenizer : named;
+  if (file.empty())
+    pesc::detail::raise<format_error>(model.name + ": there is no tokenizer beside this model. Name one: --tokenizer FILE");
+  if (!file.ends_with(".bin"))
+    pesc::detail::raise<format_error>(file + ": tokenizers of this kind are not read yet (expected a llama2.c tokenizer, "
+                                             "tok*.bin). Name one: --tokenizer FILE");
+  return {llama2c_tokenizer::load(file, model.config.llama.vocab), file};
+}
+
+}  // namespace pesc::tool

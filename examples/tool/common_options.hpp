@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pesc/text/tokenizer.hpp"
+#include "tool/program.hpp"
+#include "tool/session.hpp"
+
+// Options that several commands share, and the objects they lead to.
+
+namespace pesc::tool {
+
+/// \brief Adds --threads, --isa, --compute and --mmap.
+void add_machine_options(CLI::App& app, machine& m);
+
+/// \brief Adds --isa and --threads alone, for a command whose compute type comes from elsewhere.
+void add_thread_options(CLI::App& app, machine& m);
+
+void add_tokenizer_option(CLI::App& app, std::string& file);
+void add_seed_option(CLI::App& app, std::uint64_t& seed);
+void add_quiet_option(CLI::App& app, bool& quiet);
+
+/// \brief Adds `--NAME` with a range that is told in the help.
+template <class Number>
+CLI::Option* add_number(CLI::App& app, const std::string& name, Number& value, Number least, Number most,
+                        const std::string& text) {
+  return app.add_option(name, value, text)->capture_default_str()->check(CLI::Range(least, most));
+}
+
+/// \brief Adds `--NAME` with a few words to choose from.
+CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value, const std::vector<std::string>& words,
+                        const std::string& text);
+
+/// \brief A tokenizer with the file that it came from.
+struct opened_tokenizer {
+  tokenizer text;
+  std::string file;
+};
+
+/// \brief The tokenizer that goes with a model: the one named, else the one that lies beside it.
+/// \throws format_error when there is none, or it does not fit the embedding
+[[nodiscard]] opened_tokenizer open_tokenizer(const std::string& named, const loaded_model<>& model);
+
+}  // namespace pesc::tool

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tool/common_options.hpp"
+#include "tool/writing.hpp"
+
+namespace pesc::tool {
+namespace {
+
+struct generate_options {
+  std::string model, prompt, tokenizer;
+  machine on;
+  sampling_options sampling{.seed = 1};
+  index_t max_tokens = 64;
+  bool quiet = false;
+};
+
+int generate_command(const generate_options& o) {
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet);
+  const opened_tokenizer tokens = open_tokenizer(o.tokenizer, loaded);
+  const auto ctx = make_context(o.on);
+  const auto model = make_session(*ctx, std::move(loaded), o.on.compute, 0);
+  std::fputs(o.prompt.c_str(), stdout);
+  const auto show = [](std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  const writing_result written = write_text(*model, tokens.text, o.prompt, o.max_tokens, o.sampling, show);
+  std::fputc('\n', stdout);
+  if (written.full && !o.quiet)
+    std::fprintf(stderr, "pesc: stopped: the model holds %lld tokens at most\n",
+                 static_cast<long long>(model->source().config.llama.max_positions));
+  return std::ferror(stdout) != 0 ? bad_input : done;
+}
+
+}  // namespace
+
+command add_generate(CLI::App& program) {
+  auto o = std::make_shared<generate_options>();
+  CLI::App& app = *program.add_subcommand("generate", "Let a model continue a text");
+  app.add_option("--model", o->model, "Model folder or llama2.c file")->required();
+  app.add_option("--prompt", o->prompt, "Text to go on from; empty: a new text");
+  add_number<index_t>(app, "--max-tokens", o->max_tokens, 1, 1'000'000, "Most tokens to write");
+  add_number(app, "--temperature", o->sampling.temperature, 0.0, 100.0, "Randomness; 0: always the likeliest token");
+  add_number<index_t>(app, "--top-k", o->sampling.top_k, 0, 1'000'000, "Draw from this many likeliest tokens; 0: all");
+  add_number(app, "--top-p", o->sampling.top_p, 1e-6, 1.0, "Draw from the likeliest tokens that have this probability");
+  add_seed_option(app, o->sampling.seed);
+  add_tokenizer_option(app, o->tokenizer);
+  add_machine_options(app, o->on);
+  add_quiet_option(app, o->quiet);
+  app.footer("Example: pesc generate --model stories260K.bin --prompt \"Once upon a time\" --temperature 0.8 --seed 7");
+  return [o] { return generate_command(*o); };
+}
+
+}  // namespace pesc::tool

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pesc/core/function_ref.hpp"
+#include "pesc/cpu/context.hpp"
+#include "pesc/model/load_model.hpp"
+#include "pesc/model/sampling.hpp"
+#include "pesc/train/evaluate.hpp"
+#include "pesc/train/trainer.hpp"
+#include "tool/tuning.hpp"
+
+namespace pesc::tool {
+
+/// \brief A model that is ready to run, whatever its types are.
+///
+/// Each combination of layer type and compute type is compiled in a file of its own behind this interface.
+class session {
+ public:
+  virtual ~session() = default;
+
+  [[nodiscard]] virtual const loaded_model<>& source() const = 0;
+  [[nodiscard]] virtual index_t trainable_count() const = 0;
+
+  /// \brief Loss on records; asks between batches whether to go on.
+  [[nodiscard]] virtual evaluation evaluate(const token_records& records, function_ref<bool()> keep_going) = 0;
+
+  /// \brief Continues a prompt; see `pesc::generate`.
+  virtual index_t generate(std::span<const std::int32_t> prompt, index_t max_tokens, const sampling_options& options,
+                           std::span<const std::int32_t> stop, function_ref<bool(std::int32_t)> emit) = 0;
+
+  /// \brief What tuning with these options would allocate.
+  [[nodiscard]] virtual memory_estimate estimate(const tuning_plan& plan) = 0;
+
+  /// \brief Runs the steps of a plan; the trainable tensors change.
+  virtual tuning_result tune(const tuning_plan& plan, const tuning_hooks& hooks) = 0;
+
+  /// \brief Writes the model as a new checkpoint state of a folder.
+  virtual void save(const std::string& folder, bool fresh) const = 0;
+};
+
+/// \brief How and on what a session computes.
+struct machine {
+  int threads = 0;            ///< 0: one per hardware thread
+  std::string isa = "auto";   ///< instruction set
+  std::string compute = "float";
+  bool map = false;
+};
+
+/// \brief The CPU context that a machine description asks for.
+/// \throws usage_error for an instruction set that this processor lacks
+[[nodiscard]] std::unique_ptr<cpu_backend> make_context(const machine& m);
+
+/// \brief Reads a model, and says on stderr what is odd about it.
+/// \param format  of the projections; nothing: as they are stored
+[[nodiscard]] loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
+                                        const weight_options& format = {});
+
+/// \brief Makes the session that fits the model: dense or sparse, float or bf16.
+/// \param seed  of the trainable tensors that the model does not bring
+[[nodiscard]] std::unique_ptr<session> make_session(cpu_backend& ctx, loaded_model<> model, const std::string& compute,
+                                                    std::uint64_t seed);
+
+std::unique_ptr<session> make_dense_float(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
+std::unique_ptr<session> make_dense_bf16(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
+std::unique_ptr<session> make_sparse_float(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
+std::unique_ptr<session> make_sparse_bf16(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
+
+}  // namespace pesc::tool

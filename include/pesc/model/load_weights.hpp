@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pesc/model/missing_tensors.hpp"
+#include "pesc/model/model_files.hpp"
+#include "pesc/model/quantized_tensors.hpp"
+#include "pesc/model/weights.hpp"
+#include "pesc/quant/unquantized.hpp"
+
+namespace pesc {
+
+/// \brief The part of a configuration that the computation needs.
+[[nodiscard]] inline llama_shape shape_of(const llama_config& c) {
+  return {c.vocab, c.hidden, c.intermediate, c.layers, c.heads, c.kv_heads, c.head_dim, static_cast<float>(c.rms_eps), c.rope};
+}
+
+/// \brief How frozen weights are kept in memory.
+struct weight_options {
+  /// \brief Format of the projections; nothing: as they are stored. Weights that are stored in 4 bits are never
+  /// quantised again: they stay as they are, or are decoded where a format of numbers is asked for.
+  std::optional<format_info> format{};
+};
+
+namespace detail {
+
+/// \brief Copies values of a file, at any alignment, to memory of their type.
+template <class T>
+buffer<T> aligned_values(const tensor_info& tensor) {
+  buffer<T> out(static_cast<index_t>(tensor.bytes.size() / sizeof(T)));
+  if (out.size() > 0) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+  return out;
+}
+
+template <class T>
+void check_numbers(const std::string& file, const tensor_info& tensor, const buffer<T>& values) {
+  for (index_t i = 0; i < values.size(); ++i) {
+    const float x = to_float(values[i]);
+    if (!std::isfinite(x)) [[unlikely]]
+      raise<numeric_error>(concat(file, ": tensor ", in_quotes(tensor.name), " is ", std::isnan(x) ? "NaN" : "infinite",
+                                  " at entry ", i, " of ", shape_text(tensor.shape), ", expected finite weights"));
+  }
+}
+
+/// \brief A tensor that stays in float whatever type the file has.
+inline buffer<float> load_floats(model_files& files, const std::string& name) {
+  const tensor_info& tensor = *files.find(name);
+  const std::vector<float> values = to_floats(tensor, files.name());
+  buffer<float> out(static_cast<index_t>(values.size()));
+  std::copy(values.begin(), values.end(), out.data());
+  check_numbers(files.name(), tensor, out);
+  return out;
+}
+
+inline format_info format_of_numbers(element_type type) {
+  return type == element_type::bf16 ? unquantized<bf16>::info()
+         : type == element_type::f16 ? unquantized<f16>::info()
+                                     : unquantized<float>::info();
+}
+
+template <QuantFormat Format, class T>
+quantized_matrix<Format, panels> quantize_values(const std::string& file, const tensor_info& tensor,
+                                                 const buffer<T>& values, const format_info& format) {
+  check_numbers(file, tensor, values);
+  return pack(quantize<Format>(format, matrix_view<const T>{values.data(), tensor.shape[0], tensor.shape[1]}));
+}
+
+/// \brief A weight stored as numbers, in the format asked for or in its own.
+template <QuantFormat Format>
+quantized_matrix<Format, panels> load_numbers(const std::string& file, const tensor_info& tensor,
+                                              const weight_options& options) {
+  const format_info format = options.format ? *options.format : format_of_numbers(tensor.dtype);
+  switch (tensor.dtype) {
+    case element_type::f32: return quantize_values<Format>(file, tensor, aligned_values<float>(tensor), format);
+    case element_type::bf16: return quantize_values<Format>(file, tensor, aligned_values<bf16>(tensor), format);
+    case element_type::f16: return quantize_values<Format>(file, tensor, aligned_values<f16>(tensor), format);
+    default: break;
+  }
+  const std::vector<float> values = to_floats(tensor, file);
+  buffer<float> copy(static_cast<index_t>(values.size()));
+  std::copy(values.begin(), values.end(), copy.data());
+  return quantize_values<Format>(file, tensor, copy, format);
+}
+
+/// \brief A weight stored in 4 bits: its own bytes, or decoded to the numbers asked for.
+template <QuantFormat Format>
+quantized_matrix<Format, panels> load_code4(model_files& files, const std::string& name, const weight_options& options,
+                                            stored_forms& forms, bool& kept_other) {
+  if (options.format && options.format->element != element_kind::code4) {
+    const auto stored = read_quantized<any_format>(files, name, files.name());
+    const auto& w = stored.weight;
+    buffer<float> decoded(w.rows() * w.cols());
+    dequantize(w.view(), decoded.matrix(w.rows(), w.cols()));
+    return pack(quantize<Format>(*options.format, as_const(decoded.matrix(w.rows(), w.cols()))));
+  }
+  auto stored = read_quantized<Format>(files, name, files.name());
+  const format_info kept = stored.weight.format();
+  kept_other = kept_other || (options.format && (options.format->block != kept.block || options.format->scales != kept.scales ||
+                                                 std::strcmp(options.format->name, kept.name) != 0));
+  forms.insert_or_assign(name, std::move(stored.form));
+  return pack(stored.weight);
+}
+
+/// \brief Shape of a weight as its file tells it, whichever way it is stored.
+inline std::vector<index_t> stored_shape(model_files& files, const std::string& name) {
+  if (const tensor_info* state = find_quant_state(files, name)) {
+    const quant_state s = read_quant_state(*state, files.name());
+    return {s.rows, s.cols};
+  }
+  return files.find(name)->shape;
+}
+
+/// \brief The name under which a tensor of the sparse part is stored.
+inline std::string stored_name(model_files& files, const std::string& name) {
+  if (files.contains(name)) return name;
+  const std::string other = without_expert_word(name);
+  return files.contains(other) ? other : name;
+}
+
+/// \brief Checks that all tensors are there in the right shapes, and no others, before any is read.
+inline void check_tensors(model_files& files) {
+  std::vector<std::string> known, missing;
+  const auto check = [&](const std::string& wanted, index_t rows, index_t cols) {
+    const std::string name = stored_name(files, wanted);
+    known.push_back(name);
+    if (!files.contains(name)) return missing.push_back(name);
+    const std::vector<index_t> shape = cols == 0 ? std::vector{rows} : std::vector{rows, cols};
+    const std::vector<index_t> found = stored_shape(files, name);
+    if (found != shape)
+      raise<format_error>(concat(files.name(), ": tensor ", in_quotes(name), " is ", shape_text(found), ", expected ",
+                                 shape_text(shape), " by config.json"));
+    for (const char* part : {"", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"})
+      static_cast<void>(files.find(name + part));
+  };
+  const model_config& c = files.config();
+  for_each_frozen(c.llama, check);
+  if (c.pesc) for_each_expert_path(c.llama, *c.pesc, check);
+  std::vector<std::string> extra;
+  for (const std::string& name : files.unused_names()) {
+    // Old files store rotary frequencies; files of tied models may store the head a second time.
+    if (name.ends_with("rotary_emb.inv_freq") || (c.llama.tie_embeddings && name == "lm_head.weight")) continue;
+    extra.push_back(name);
+  }
+  if (!missing.empty()) refuse_missing_tensors(files.name(), missing, static_cast<index_t>(known.size()), extra);
+  if (!extra.empty()) refuse_extra_tensors(files.name(), extra, known);
+}
+
+}  // namespace detail
+
+/// \brief Reads the frozen tensors, projection by projection: besides the files, one is in memory as numbers at a time.
+///
+/// \param forms  receives how 4-bit weights were stored, so that a save writes the same bytes
+/// \param warnings  receives a line when weights stay in another 4-bit format than asked for
+/// \throws format_error; numeric_error naming the tensor that is not finite; shape_error where `Format` is fixed and the
+/// file stores another
+template <QuantFormat Format>
+[[nodiscard]] model_weights<Format> load_weights(model_files& files, const weight_options& options, stored_forms& forms,
+                                                 std::vector<std::string>& warnings) {
+  detail::check_tensors(files);
+  const llama_config& c = files.config().llama;
+  model_weights<Format> out;
+  out.shape = shape_of(c);
+  out.shape.check();
+  out.embedding = detail::load_floats(files, "model.embed_tokens.weight");
+  out.final_norm = detail::load_floats(files, "model.norm.weight");
+  if (!c.tie_embeddings) out.head = detail::load_floats(files, "lm_head.weight");
+  bool kept_other = false;
+  for (index_t l = 0; l < c.layers; ++l) {
+    auto& layer = out.layers.emplace_back();
+    const std::string prefix = layer_prefix(l);
+    layer.input_norm = detail::load_floats(files, prefix + "input_layernorm.weight");
+    layer.post_norm = detail::load_floats(files, prefix + "post_attention_layernorm.weight");
+    layer_weights<Format>::for_each_linear(layer, [&](const char* name, owned_linear<Format>& linear) {
+      const std::string weight = prefix + name + ".weight";
+      linear.weight = find_quant_state(files, weight) != nullptr
+                          ? detail::load_code4<Format>(files, weight, options, forms, kept_other)
+                          : detail::load_numbers<Format>(files.name(), *files.find(weight), options);
+      if (files.contains(prefix + name + ".bias")) linear.bias = detail::load_floats(files, prefix + name + ".bias");
+    });
+  }
+  out.format = out.layers.front().q.weight.format();
+  if (kept_other)
+    warnings.push_back(detail::concat(files.name(), ": weights are stored as ", out.format.name, " in blocks of ",
+                                      out.format.block, " and stay so; they are not quantised again"));
+  return out;
+}
+
+}  // namespace pesc

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+
+#include "pesc/io/llama2c.hpp"
+
+// What is accepted has arrays that lie inside the file, one behind the other.
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::span bytes{reinterpret_cast<const std::byte*>(data), size};
+  try {
+    const auto file = pesc::llama2c_file::from_bytes("fuzz", bytes);
+    const std::span<const float> arrays[] = {
+        file.embedding, file.attention_norm, file.query, file.key, file.value,      file.output,
+        file.ffn_norm,  file.gate,           file.down,  file.up,  file.final_norm, file.head};
+    std::size_t count = 0;
+    std::size_t read = 0;
+    for (const auto array : arrays) {
+      for (const float value : array) read += value == value || value != value ? 1 : 0;
+      count += array.size();
+    }
+    if (read != count) std::abort();
+    if (file.header.tied) count -= file.head.size();
+    if (4 * count + 28 > size) std::abort();
+  } catch (const pesc::format_error&) {
+  }
+  return 0;
+}
