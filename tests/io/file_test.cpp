@@ -50,9 +50,9 @@ TEST_SUITE("io/file") {
 
   TEST_CASE("a file that is cut while it is read is an error, not a wait") {
     const support::temporary_folder folder;
-    const auto [file, size] = pesc::detail::open_to_read(folder.write("x", "12345"));
+    const auto opened = pesc::detail::open_to_read(folder.write("x", "12345"));
     std::vector<std::byte> more(9);
-    CHECK(contains(message_of<pesc::io_error>([&] { pesc::detail::read_exactly(file.get(), more, "x"); }),
+    CHECK(contains(message_of<pesc::io_error>([&] { pesc::detail::read_exactly(opened.first.get(), more, "x"); }),
                    "x: the file ended at byte 5, expected 9 bytes"));
   }
 

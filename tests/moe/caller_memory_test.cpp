@@ -35,7 +35,7 @@ constexpr index_t intermediate = 54;
 constexpr pesc::moe_shape shape{.hidden = hidden, .intermediate = intermediate};
 constexpr index_t tokens = 11;
 
-/// Rows `gap` elements apart that start at an odd address; the bytes between them must stay as they are.
+/// Rows `gap` elements apart, the first one element into its memory; the bytes between them must stay as they are.
 template <class T>
 class loose_rows {
  public:

@@ -33,16 +33,16 @@ void multiply_frozen(context<E, I>& ctx, matrix_view<const float> x, const froze
     if (ws.counting() || y.empty()) return;
     PESC_ASSERT(x.cols == k && y.rows == x.rows);
     PESC_ASSERT(y.cols == (options.transpose ? w.layout.cols : w.layout.rows));
-    const equal_blocks blocks{x.rows, kernel::token_block};
-    ctx.executor().parallel_for(blocks.count(), ceil_div(index_t{16384}, k_padded), [&](index_t begin, index_t end, int) {
-      for (index_t b = begin; b < end; ++b)
-        kernel::pack_tokens(x.data, x.stride, k, k_padded, blocks, b, options.round_bf16, packed);
-    });
-    const index_t slabs = options.transpose ? w.layout.cell_count() : w.layout.panel_count();
-    ctx.executor().parallel_for(slabs, 1, [&](index_t begin, index_t end, int worker) {
+    const frozen_plan plan = kernel::plan(w, options.transpose, x.rows, options.round_bf16);
+    const frozen_result result{y.data, y.stride, options.accumulate};
+    ctx.executor().parallel_for(plan.blocks.count(), ceil_div(index_t{16384}, k_padded),
+                                [&](index_t begin, index_t end, int) {
+                                  for (index_t b = begin; b < end; ++b)
+                                    kernel::pack_tokens(plan, x, k_padded, b, packed);
+                                });
+    ctx.executor().parallel_for(kernel::slabs(plan, w), 1, [&](index_t begin, index_t end, int worker) {
       for (index_t slab = begin; slab < end; ++slab)
-        kernel::multiply_frozen(w, options.transpose, slab, packed, blocks, y.data, y.stride, options.accumulate,
-                                scratch + worker * kernel::frozen_scratch);
+        kernel::multiply_frozen(plan, w, slab, packed, result, scratch + worker * kernel::frozen_scratch);
     });
   });
 }

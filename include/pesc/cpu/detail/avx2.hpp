@@ -154,10 +154,17 @@ template <Scalar T>
 
 // 5 rows by 2 vectors: 10 sums, 2 weights and a broadcast fit 16 registers.
 inline constexpr index_t block_rows = 5;
+inline constexpr index_t fused_tokens = 3;
+inline constexpr index_t fused_transposed_tokens = 2;
+inline constexpr index_t fused_limit = 3;
+inline constexpr index_t fused_transposed_limit = 2;
 
 #include "pesc/cpu/detail/avx2_decode.inl"
 #include "pesc/cpu/detail/matmul.inl"
 #include "pesc/cpu/detail/nf4.inl"
+#include "pesc/cpu/detail/fused_memory.inl"
+#include "pesc/cpu/detail/fused.inl"
+#include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
 
 struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {

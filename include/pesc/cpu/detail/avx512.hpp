@@ -168,10 +168,18 @@ template <Scalar T>
 
 // 12 rows by 2 vectors: 24 sums and 2 weights; the broadcast is a memory operand.
 inline constexpr index_t block_rows = 12;
+inline constexpr index_t fused_tokens = 4;
+inline constexpr index_t fused_transposed_tokens = 2;
+inline constexpr index_t fused_limit = 256;
+inline constexpr index_t fused_transposed_limit = 6;
 
 #include "pesc/cpu/detail/avx512_decode.inl"
 #include "pesc/cpu/detail/matmul.inl"
 #include "pesc/cpu/detail/nf4.inl"
+#include "pesc/cpu/detail/fused_registers.inl"
+#include "pesc/cpu/detail/fused_registers_float.inl"
+#include "pesc/cpu/detail/fused.inl"
+#include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
 
 struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {

@@ -22,6 +22,30 @@ struct equal_blocks {
   constexpr index_t size(index_t b) const { return begin(b + 1) - begin(b); }
 };
 
+/// \brief Ways to form a product with a frozen weight.
+enum class frozen_path {
+  tile,             ///< decode cells to a tile of floats, then the dense microkernel
+  fused,            ///< decode codes in registers, once for every few tokens
+  fused_transposed, ///< the same for x W
+  tile_bf16,
+  fused_bf16
+};
+
+/// \brief How the tokens of one product are packed and multiplied.
+struct frozen_plan {
+  frozen_path path = frozen_path::tile;
+  bool transposed = false;
+  bool round_bf16 = false;
+  equal_blocks blocks{};
+};
+
+/// \brief Result of a product with a frozen weight.
+struct frozen_result {
+  float* data = nullptr;
+  index_t stride = 0;
+  bool accumulate = false;
+};
+
 /// \brief Numbers of one dense product tile: y[rows, cols] (+)= alpha op(a) op(b) over k.
 struct dense_tile {
   const float* a = nullptr;  ///< [rows][k], or [k][rows] where transposed

@@ -123,6 +123,13 @@ inline void multiply_packed(const packed_rows<Product>& a, index_t first_step, i
   }
 }
 
+/// \brief y (+)= sums, the first `n` of any number of columns.
+inline void copy_sums(const float* sums, float* y, index_t n, bool accumulate) {
+  for (index_t j = 0; j < n; j += simd::width)
+    finish_vector(j + simd::width <= n ? simd::load(sums + j) : simd::load_n(sums + j, n - j), y + j, n - j,
+                  simd::set(1.0f), accumulate);
+}
+
 /// \brief out[k][r] = x[r][k] for r below `rows`, which is at most `width`; zeros for k from `k_count` to `k_padded`.
 ///
 /// Rows of `out` are `stride` long. Where that is less than a vector, each store spills into the next row, which is

@@ -124,6 +124,10 @@ inline void transpose(vec (&x)[4]) {
 }  // namespace simd
 
 inline constexpr index_t block_rows = 4;
+inline constexpr index_t fused_tokens = 1;
+inline constexpr index_t fused_transposed_tokens = 1;
+inline constexpr index_t fused_limit = 1;
+inline constexpr index_t fused_transposed_limit = 1;
 
 /// \brief Values of the 16 codes.
 struct code_table {
@@ -159,6 +163,9 @@ inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (
 
 #include "pesc/cpu/detail/matmul.inl"
 #include "pesc/cpu/detail/nf4.inl"
+#include "pesc/cpu/detail/fused_memory.inl"
+#include "pesc/cpu/detail/fused.inl"
+#include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
 
 struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after nf4.inl and
+// `partial_sums` with `fused_group` and `add_scaled`.
+//
+// Products that decode 4-bit codes in registers and never write weights to memory. Levels are multiplied without their
+// scale; the sum of a cell is scaled once. Codes are read in the order of addresses, scales after the codes of their
+// cell: memory then sees one forward stream.
+
+/// \brief y[tokens, 64] (+)= x W^T for one panel and `Tokens` tokens, packed [k / element][Tokens].
+///
+/// `Stream` tells that these codes are not read again by a further block of tokens.
+template <class Product, std::size_t Tokens, bool Stream>
+[[gnu::noinline]] void fused_panel(const frozen_weight& w, index_t panel, const typename Product::element* x,
+                                   const frozen_result& y) {
+  const typename Product::table table(w);
+  alignas(64) float sums[Tokens][64] = {};
+  cell_scales scales;
+  const index_t groups = 8 / w.layout.scales_per_row();
+  for (index_t cell = 0; cell < w.layout.cell_count(); ++cell) {
+    const std::uint8_t* codes = w.bytes + w.layout.offset(panel, cell);
+    for (index_t begin = 0; begin < 8; begin += groups) {
+      partial_sums<Tokens> part;
+      part.clear();
+      for (index_t g = begin; g < begin + groups; ++g) {
+        fused_group<Product, Tokens, Stream>(codes + g * 256, table, x, part);
+        x += Product::steps * static_cast<index_t>(Tokens);
+      }
+      if (begin == 0) read_scales(w, panel, cell, scales);
+      add_scaled<Tokens>(part, scales.scale[begin / groups], sums);
+    }
+  }
+  const index_t rows = std::min<index_t>(64, w.layout.rows - panel * 64);
+  for (std::size_t t = 0; t < Tokens; ++t)
+    copy_sums(sums[t], y.data + static_cast<index_t>(t) * y.stride + panel * 64, rows, y.accumulate);
+}
+
+template <class Product>
+using fused_function = void (*)(const frozen_weight&, index_t, const typename Product::element*, const frozen_result&);
+
+template <class Product, bool Stream, std::size_t... T>
+inline fused_function<Product> find_fused(index_t tokens, std::index_sequence<T...>) {
+  static constexpr fused_function<Product> table[] = {&fused_panel<Product, T + 1, Stream>...};
+  return table[tokens - 1];
+}
+
+/// \brief One panel for all blocks of tokens.
+template <class Product>
+inline void fused_panel_all(const frozen_weight& w, index_t panel, const typename Product::element* packed,
+                            index_t elements_per_token, equal_blocks blocks, const frozen_result& y) {
+  constexpr auto sizes = std::make_index_sequence<static_cast<std::size_t>(fused_tokens)>{};
+  for (index_t b = 0; b < blocks.count(); ++b) {
+    const index_t tokens = blocks.size(b);
+    const auto multiply = blocks.count() == 1 ? find_fused<Product, true>(tokens, sizes)
+                                              : find_fused<Product, false>(tokens, sizes);
+    multiply(w, panel, packed + blocks.begin(b) * elements_per_token,
+             {y.data + blocks.begin(b) * y.stride, y.stride, y.accumulate});
+  }
+}
+
+/// \brief Cells that one task of the fused transposed product takes of every panel: short runs of one stream.
+inline constexpr index_t run_cells = 4;
+
+/// \brief sums[k][Tokens] of 16 or fewer rows each += x W for a run of cells of one panel.
+template <std::size_t Tokens>
+inline void fused_run(const frozen_weight& w, const code_table& table, index_t panel, index_t first, index_t count,
+                      const float* x, index_t x_stride, cell_scales& scales, float* sums) {
+  for (index_t cell = first; cell < first + count; ++cell) {
+    read_scales(w, panel, cell, scales);
+    const std::uint8_t* codes = w.bytes + w.layout.offset(panel, cell);
+    const index_t groups = 8 / scales.count;
+    for (index_t g = 0; g < 8; ++g) {
+      float* place = sums + ((cell - first) * 64 + g * 8) * static_cast<index_t>(Tokens) * simd::width;
+      fused_columns<Tokens>(codes + g * 256, table, scales.scale[g / groups], x + panel * 64, x_stride, place);
+    }
+  }
+}
+
+/// \brief y[Tokens, run of cells] (+)= x W; x is [Tokens][x_stride], padded with zeros to whole panels.
+template <std::size_t Tokens>
+[[gnu::noinline]] void fused_transposed(const frozen_weight& w, index_t first, const float* x, index_t x_stride,
+                                        const frozen_result& y, float* sums) {
+  const code_table table(w);
+  cell_scales scales;
+  const index_t count = std::min(run_cells, w.layout.cell_count() - first);
+  constexpr index_t lanes = static_cast<index_t>(Tokens) * simd::width;
+  std::fill_n(sums, count * 64 * lanes, 0.0f);
+  for (index_t panel = 0; panel < w.layout.panel_count(); ++panel)
+    fused_run<Tokens>(w, table, panel, first, count, x, x_stride, scales, sums);
+  for (index_t k = 0; k < count * 64; k += simd::width)
+    for (index_t t = 0; t < static_cast<index_t>(Tokens); ++t) {
+      vec block[simd::width];
+      for (index_t i = 0; i < simd::width; ++i) block[i] = simd::load(sums + (k + i) * lanes + t * simd::width);
+      simd::transpose(block);
+      for (index_t i = 1; i < simd::width; ++i) block[0] = simd::add(block[0], block[i]);
+      alignas(64) float total[simd::width];
+      simd::store(total, block[0]);
+      const index_t col = first * 64 + k;
+      copy_sums(total, y.data + t * y.stride + col, std::clamp<index_t>(w.layout.cols - col, 0, simd::width), y.accumulate);
+    }
+}
+
+using fused_transposed_function = void (*)(const frozen_weight&, index_t, const float*, index_t, const frozen_result&,
+                                           float*);
+
+template <std::size_t... T>
+inline fused_transposed_function find_fused_transposed(index_t tokens, std::index_sequence<T...>) {
+  static constexpr fused_transposed_function table[] = {&fused_transposed<T + 1>...};
+  return table[tokens - 1];
+}
