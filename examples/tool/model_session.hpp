@@ -6,6 +6,9 @@
 
 #include "pesc/model/generate.hpp"
 #include "pesc/model/load_model.hpp"
+#include "pesc/model/run_state.hpp"
+#include "pesc/train/run.hpp"
+#include "pesc/train/run_json.hpp"
 #include "tool/session.hpp"
 
 namespace pesc::tool {
@@ -40,13 +43,77 @@ class model_session final : public session {
     return pesc::generate(sequence, prompt, max_tokens, options, stop, emit);
   }
 
-  [[nodiscard]] memory_estimate estimate(const tuning_plan&) override { return {}; }
-  tuning_result tune(const tuning_plan&, const tuning_hooks&) override { return {}; }
-  void save(const std::string&, bool) const override {}
+  [[nodiscard]] memory_estimate estimate(const tuning_plan& plan) override {
+    apply(plan);
+    return trainer_type::estimate(*ctx_, model_, plan.batch.sequences * plan.batch.length);
+  }
+
+  tuning_result tune(const tuning_plan& plan, const tuning_hooks& hooks) override {
+    apply(plan);
+    trainer_type training(*ctx_, model_, arena_.view(), plan.trainer, plan.batch.sequences * plan.batch.length);
+    batch_builder data(plan.sets, mixture(sources_of(plan), plan.trainer.seed), plan.batch);
+    if (plan.resume != nullptr) restore(*plan.resume, training, data);
+    std::vector<token_batch> batches(static_cast<std::size_t>(plan.trainer.accumulation), token_batch(plan.batch));
+    const index_t tokens_before = training.counters().tokens;
+    bool fresh = plan.resume == nullptr;
+    const auto save = [&](bool keep) {
+      if (plan.folder.empty()) return;
+      save_state(plan, training, data, {.step = training.counters().step, .keep = keep, .fresh = std::exchange(fresh, false)});
+    };
+    const auto begin = std::chrono::steady_clock::now();
+    tuning_result out;
+    out.end = run_steps(training, data, batches, plan.run, loaded_.ffn_shape().experts, hooks.on_step, [&] { save(true); },
+                        hooks.stop);
+    out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    out.counters = training.counters();
+    out.trained_tokens = training.counters().tokens - tokens_before;
+    save(false);
+    return out;
+  }
+
+  void save(const std::string& folder, const std::string& tokenizer, const json& extra) const override {
+    save_model(folder, model_, {loaded_.config.llama, extra, tokenizer, &loaded_.forms}, {.fresh = true});
+  }
 
  private:
   [[nodiscard]] index_t evaluation_places() const {
     return std::clamp<index_t>(loaded_.config.llama.max_positions, 1, 2048);
+  }
+
+  using trainer_type = trainer<model_type>;
+
+  void apply(const tuning_plan& plan) {
+    moe_options options = loaded_.ffn_options();
+    options.adapter_dropout = plan.adapter_dropout;
+    options.lora_dropout = plan.lora_dropout;
+    options.recompute_ffn = plan.recompute;
+    model_.set_options(options);
+  }
+
+  [[nodiscard]] static std::vector<mixture_source> sources_of(const tuning_plan& plan) {
+    std::vector<mixture_source> out;
+    for (std::size_t i = 0; i < plan.sets.size(); ++i) out.push_back({plan.sets[i]->size(), plan.weights[i]});
+    return out;
+  }
+
+  void restore(const loaded_run& from, trainer_type& training, batch_builder& data) {
+    const std::string file = from.place.folder + '/' + run_file;
+    const json_fields run{from.run, file};
+    const trainer_counters counters = parse_counters(run.get_object("counters"));
+    const index_t updates = load_optimizer(from.place.folder, model_, training.first_moment(), training.second_moment());
+    if (updates != counters.updates)
+      pesc::detail::raise<format_error>(pesc::detail::concat(file, ": the run has ", counters.updates,
+                                                             " updates, the optimiser's file ", updates));
+    training.restore(counters);
+    data.restore(parse_batch_state(run.get_object("order")));
+  }
+
+  void save_state(const tuning_plan& plan, trainer_type& training, const batch_builder& data,
+                  const checkpoint_options& options) const {
+    json run = plan.settings;
+    run.set("counters", to_json(training.counters())).set("order", to_json(data.state()));
+    save_run(plan.folder, model_, {loaded_.config.llama, loaded_.extra, plan.tokenizer, &loaded_.forms},
+             {training.first_moment(), training.second_moment(), training.counters().updates}, run, options);
   }
 
   cpu_backend* ctx_;

@@ -39,8 +39,9 @@ class session {
   /// \brief Runs the steps of a plan; the trainable tensors change.
   virtual tuning_result tune(const tuning_plan& plan, const tuning_hooks& hooks) = 0;
 
-  /// \brief Writes the model as a new checkpoint state of a folder.
-  virtual void save(const std::string& folder, bool fresh) const = 0;
+  /// \brief Writes the model as the only state of a folder, with its tokenizer file.
+  /// \param extra  goes under the key "pesc" of config.json
+  virtual void save(const std::string& folder, const std::string& tokenizer, const json& extra) const = 0;
 };
 
 /// \brief How and on what a session computes.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pesc/io/json.hpp"
+#include "pesc/model/run_state.hpp"
 #include "pesc/train/run.hpp"
 #include "pesc/train/run_log.hpp"
 #include "pesc/train/token_records.hpp"
@@ -23,7 +24,7 @@ struct tuning_plan {
   bool recompute = false;
   std::vector<const token_records*> sets;
   std::vector<double> weights;  ///< share of each set
-  bool resume = false;          ///< go on from the state in the folder that the model was read from
+  const loaded_run* resume = nullptr;  ///< state to go on from; null: a new run
 
   std::string folder;     ///< where states are saved; empty: nowhere
   json settings;          ///< saved with every state, so that a run can be resumed from its folder alone

@@ -51,7 +51,7 @@ TEST_CASE("fill_normal draws standard normal numbers that depend on the place al
 TEST_CASE("noisy logits, load and their gradients agree with double precision") {
   for (const load_indicator indicator : {load_indicator::noisy_logit, load_indicator::llama_moe})
     for (const index_t experts : {2, 4, 8, 17})
-      for (const index_t tokens : {1, 30, 600}) {
+      for (const index_t tokens : {20, 30, 600}) {
         CAPTURE(experts);
         CAPTURE(tokens);
         const int k = experts > 2 ? 2 : 1;

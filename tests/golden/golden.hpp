@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <iterator>
@@ -69,6 +70,34 @@ class outcome {
       worst = std::fmax(worst, difference);
     }
     add(name, largest > 0 ? worst / largest : worst, tolerance);
+  }
+
+  /// \brief Compares row by row, |a - b| / |b| as lengths of vectors: the middle row by `tolerance`, the worst by `worst`.
+  ///
+  /// For references that round every tensor on their way: where that turns a close choice, one row is another result.
+  template <class A, class B>
+  void near_by_rows(const std::string& name, const A& actual, const B& expected, index_t rows, double tolerance, double worst) {
+    if (!same_size(name, size_of(actual), size_of(expected))) return;
+    std::vector<double> errors;
+    const std::size_t width = size_of(expected) / static_cast<std::size_t>(std::max<index_t>(rows, 1));
+    for (index_t r = 0; r < rows; ++r) {
+      const auto begin = static_cast<std::ptrdiff_t>(r) * static_cast<std::ptrdiff_t>(width);
+      double difference = 0;
+      double total = 0;
+      for (std::ptrdiff_t i = begin; i < begin + static_cast<std::ptrdiff_t>(width); ++i) {
+        const double a = value_of(*(std::begin(actual) + i));
+        const double b = value_of(*(std::begin(expected) + i));
+        difference += (a - b) * (a - b);
+        total += b * b;
+      }
+      const double error = std::sqrt(total > 0 ? difference / total : difference);
+      errors.push_back(std::isnan(error) ? INFINITY : error);
+    }
+    std::sort(errors.begin(), errors.end());
+    if (errors.empty()) return;
+    if (getenv("DBG")) std::fprintf(stderr,"%s mid %g worst %g\n",name.c_str(),errors[errors.size()/2],errors.back());
+    add(name + ", middle row", errors[errors.size() / 2], tolerance);
+    add(name + ", worst row", errors.back(), worst);
   }
 
   /// \brief Every value equal (zeros of either sign are); the error is the number of differing values.

@@ -66,7 +66,7 @@ template <class Model>
 json config_json(const Model& model, const model_description& about) {
   model_config config{about.llama, {}, quantization_of(model.weights()), "float32"};
   const moe_shape& shape = model.ffn_shape();
-  if (shape.experts > 0)
+  if (Model::config_routed())
     config.pesc = pesc_config{shape.experts, shape.top_k, shape.rank, static_cast<double>(model.options().expert_scale), false};
   json out = to_json(config);
   if (const json* found = out.find("quantization_config")) {
@@ -87,7 +87,6 @@ json config_json(const Model& model, const model_description& about) {
 /// \brief Adds a whole model to a checkpoint: config.json, model.safetensors (frozen tensors, routers, adapters),
 /// the low-rank updates as a PEFT adapter, and its tokenizer file.
 ///
-/// Whether a model counts as sparse follows from its `ffn_shape()`.
 /// \throws io_error, format_error
 template <class Model>
 void add_model(checkpoint_writer& out, const Model& model, const model_description& about) {

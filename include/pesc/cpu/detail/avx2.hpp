@@ -30,6 +30,9 @@ namespace simd {
 inline constexpr index_t width = 8;
 
 [[gnu::always_inline]] inline vec set(float x) { return _mm256_set1_ps(x); }
+[[gnu::always_inline]] inline void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 [[gnu::always_inline]] inline vec iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
 [[gnu::always_inline]] inline vec zero() { return _mm256_setzero_ps(); }
 // The builtin keeps the compiler from joining neighbouring broadcasts into a load and permutes.

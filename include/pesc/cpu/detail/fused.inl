@@ -69,6 +69,9 @@ inline void fused_run(const frozen_weight& w, const code_table& table, index_t p
     const std::uint8_t* codes = w.bytes + w.layout.offset(panel, cell);
     const index_t groups = 8 / scales.count;
     for (index_t g = 0; g < 8; ++g) {
+      // The run of the next panel lies too far away for the processor to foresee.
+      for (index_t line = g * w.layout.cell_bytes() / 512; line < (g + 1) * w.layout.cell_bytes() / 512; ++line)
+        simd::prefetch(codes + w.layout.panel_bytes() + line * 64);
       float* place = sums + ((cell - first) * 64 + g * 8) * static_cast<index_t>(Tokens) * simd::width;
       fused_columns<Tokens>(codes + g * 256, table, scales.scale[g / groups], x + panel * 64, x_stride, place);
     }

@@ -39,6 +39,7 @@ inline vec lanes(F&& f) {
 }
 
 inline vec set(float x) { return {{x, x, x, x}}; }
+inline void prefetch(const void*) {}
 inline vec iota() { return {{0, 1, 2, 3}}; }
 inline vec zero() { return set(0.0f); }
 inline vec broadcast(const float* p) { return set(*p); }

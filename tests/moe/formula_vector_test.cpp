@@ -155,8 +155,8 @@ void check_vector(pesc::cpu::isa level) {
 
 }  // namespace
 
-TEST_SUITE("moe/published_vector") {
-  TEST_CASE_TEMPLATE("outputs, losses and all gradients are the published numbers on every instruction set", Config,
+TEST_SUITE("moe/formula_vector") {
+  TEST_CASE_TEMPLATE("outputs, losses and all gradients are the printed numbers on every instruction set", Config,
                      static_layer, dynamic_layer) {
     for (const auto level : support::host_isas()) {
       CAPTURE(std::string(pesc::cpu::name_of(level)));
