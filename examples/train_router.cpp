@@ -16,7 +16,7 @@ using pesc::index_t;
 struct layer_config : pesc::moe_defaults {
   static constexpr int experts = 4;
   using router = pesc::top_k_router<2>;
-  using expert = pesc::adapter_expert<8>;
+  using expert = pesc::adapter_expert<16>;
 };
 using layer_type = pesc::moe_layer<layer_config, pesc::cpu_backend>;
 
@@ -59,7 +59,7 @@ double loss_of(const batch& data, const std::vector<float>& y, std::vector<float
 int main() {
   pesc::cpu_backend ctx;
   // The parameters lie in an arena of ours, so that the optimiser is one call over all of them.
-  const layer_type made{ctx, {.hidden = hidden, .intermediate = 64}};
+  const layer_type made{ctx, {.hidden = hidden, .intermediate = 128}};
   pesc::owned_parameters<layer_config> parameters(made.shape());
   const layer_type layer{made.shape(), made.weights(), parameters};
   parameters.views().initialize(1);
@@ -70,7 +70,7 @@ int main() {
 
   const pesc::balance_options losses{.coefficient = 0.01f, .z_coefficient = 0.001f};
   pesc::balance_pool balance(layer.shape().experts, layer.shape().top_k);
-  const pesc::schedule rate{.kind = pesc::schedule_kind::cosine, .base_rate = 1e-2, .warmup = 10, .total = steps};
+  const pesc::schedule rate{.kind = pesc::schedule_kind::cosine, .base_rate = 2e-2, .warmup = 10, .total = steps};
   std::vector<float> y(tokens * hidden), dy(y.size()), dx(y.size());
   double first = 0.0;
   double last = 0.0;

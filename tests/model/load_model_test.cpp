@@ -83,9 +83,10 @@ TEST_SUITE("model/load_model") {
   }
 
   TEST_CASE("sparse folders of the published code give its logits") {
+    // The reference of the bf16 folder rounds every intermediate result, which this decoder does not.
     for (const auto& entry : std::filesystem::directory_iterator(support::test_data("golden/camelidae_model")))
       check_golden<support::sparse_layer>(entry.path(), entry.path() / "reference.safetensors", {.path = entry.path().string()},
-                                          entry.path().string().ends_with("bf16") ? 3e-2 : 1e-4);
+                                          entry.path().string().ends_with("bf16") ? 5e-2 : 1e-4);
   }
 
   TEST_CASE("4-bit folders and unmerged updates of their own libraries give their logits") {

@@ -174,6 +174,7 @@ TEST_SUITE("model/load_weights") {
     d.tensors = support::make_tensors(d.config);
     d.tensors["model.layers.0.mlp.down_proj.weight"].shape = {36, 24};
     CHECK(support::contains(refusal(d.write()), "\"model.layers.0.mlp.down_proj.weight\" is [36, 24], expected [24, 36]"));
+    d.tensors = support::make_tensors(d.config);
     d.config.llama.layers = 3;
     CHECK(support::contains(refusal(d.write()), "missing 9 of 30 tensors"));
   }

@@ -29,7 +29,7 @@ inline constexpr index_t width = 16;
 
 [[gnu::always_inline]] inline vec set(float x) { return _mm512_set1_ps(x); }
 [[gnu::always_inline]] inline void prefetch(const void* p) {
-  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_NTA);
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
 [[gnu::always_inline]] inline vec iota() {
   return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -58,22 +58,24 @@ inline void fused_panel_all(const frozen_weight& w, index_t panel, const typenam
 }
 
 /// \brief Cells that one task of the fused transposed product takes of every panel: short runs of one stream.
-inline constexpr index_t run_cells = 4;
+inline constexpr index_t run_cells = 8;
 
 /// \brief sums[k][Tokens] of 16 or fewer rows each += x W for a run of cells of one panel.
 template <std::size_t Tokens>
 inline void fused_run(const frozen_weight& w, const code_table& table, index_t panel, index_t first, index_t count,
                       const float* x, index_t x_stride, cell_scales& scales, float* sums) {
-  for (index_t cell = first; cell < first + count; ++cell) {
+  const index_t cell_bytes = w.layout.cell_bytes();
+  const index_t panel_bytes = w.layout.panel_bytes();
+  const index_t lines = cell_bytes / 64 / 8 + 1;
+  const std::uint8_t* codes = w.bytes + w.layout.offset(panel, first);
+  for (index_t cell = first; cell < first + count; ++cell, codes += cell_bytes) {
     read_scales(w, panel, cell, scales);
-    const std::uint8_t* codes = w.bytes + w.layout.offset(panel, cell);
-    const index_t groups = 8 / scales.count;
     for (index_t g = 0; g < 8; ++g) {
       // The run of the next panel lies too far away for the processor to foresee.
-      for (index_t line = g * w.layout.cell_bytes() / 512; line < (g + 1) * w.layout.cell_bytes() / 512; ++line)
-        simd::prefetch(codes + w.layout.panel_bytes() + line * 64);
-      float* place = sums + ((cell - first) * 64 + g * 8) * static_cast<index_t>(Tokens) * simd::width;
-      fused_columns<Tokens>(codes + g * 256, table, scales.scale[g / groups], x + panel * 64, x_stride, place);
+      for (index_t line = 0; line < lines; ++line) simd::prefetch(codes + panel_bytes + (g * lines + line) * 64);
+      const float* scale = scales.scale[scales.count == 1 ? 0 : g / 4];
+      fused_columns<Tokens>(codes + g * 256, table, scale, x + panel * 64, x_stride, sums);
+      sums += 8 * static_cast<index_t>(Tokens) * simd::width;
     }
   }
 }
