@@ -56,7 +56,8 @@ TEST_CASE("memory moves along and is given back once") {
 
 TEST_CASE("sizes that no memory has are refused before allocation") {
   CHECK(support::contains(support::message_of<shape_error>([] { buffer<float>(-1); }), "-1"));
-  CHECK(support::contains(support::message_of<shape_error>([] { buffer<float>(index_t{1} << 62); }), "4611686018427387904"));
+  CHECK(support::contains(support::message_of<shape_error>([] { buffer<float>(index_t{1} << 62); }),
+                          "4611686018427387904"));
   CHECK(buffer<float>(0).data() == nullptr);
   CHECK(buffer<float>().size() == 0);
 }

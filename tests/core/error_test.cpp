@@ -8,8 +8,8 @@ namespace {
 using namespace pesc;
 
 TEST_CASE("concat puts texts and numbers together") {
-  CHECK(pesc::detail::concat("size ", 3, ", ", -4L, ' ', 2.5, " of ", std::string("x"), std::string_view("yz")) ==
-        "size 3, -4 2.5 of xyz");
+  CHECK(pesc::detail::concat("size ", 3, ", ", -4L, ' ', 2.5, " of ", std::string("x"),
+                             std::string_view("yz")) == "size 3, -4 2.5 of xyz");
   CHECK(pesc::detail::concat() == "");
   CHECK(pesc::detail::concat(1e-9f) == "1e-09");
   CHECK(pesc::detail::concat(std::size_t{18446744073709551615u}) == "18446744073709551615");

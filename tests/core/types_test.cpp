@@ -22,15 +22,18 @@ TEST_CASE("every half and bfloat16 becomes a float of the same value and comes b
     const f16 h{static_cast<std::uint16_t>(i)};
     const int exponent = static_cast<int>(i >> 10 & 31);
     const double fraction = static_cast<double>(i & 1023);
-    const double magnitude = exponent == 31 ? (fraction == 0 ? INFINITY : NAN)
+    const double magnitude = exponent == 31  ? (fraction == 0 ? INFINITY : NAN)
                              : exponent == 0 ? std::ldexp(fraction, -24)
                                              : std::ldexp(1024 + fraction, exponent - 25);
     const double half = i < 32768 ? magnitude : -magnitude;
     const auto value = static_cast<double>(to_float(h));
-    if (std::isnan(half) ? !std::isnan(value) : value != half || std::signbit(value) != std::signbit(half)) ++wrong;
+    if (std::isnan(half) ? !std::isnan(value) : value != half || std::signbit(value) != std::signbit(half))
+      ++wrong;
     if (bits(to_float(b)) != i << 16) ++wrong;
-    if (std::isnan(to_float(b)) ? !std::isnan(to_float(to_bf16(to_float(b)))) : to_bf16(to_float(b)) != b) ++wrong;
-    if (std::isnan(to_float(h)) ? !std::isnan(to_float(to_f16(to_float(h)))) : to_f16(to_float(h)) != h) ++wrong;
+    if (std::isnan(to_float(b)) ? !std::isnan(to_float(to_bf16(to_float(b)))) : to_bf16(to_float(b)) != b)
+      ++wrong;
+    if (std::isnan(to_float(h)) ? !std::isnan(to_float(to_f16(to_float(h)))) : to_f16(to_float(h)) != h)
+      ++wrong;
   }
   CHECK(wrong == 0);
 }
@@ -39,15 +42,19 @@ TEST_CASE("numbers halfway between two neighbours go to the even one, their neig
   index_t wrong = 0;
   for (std::uint32_t i = 0; i < 0x7F7F; ++i) {
     const std::uint32_t middle = i << 16 | 0x8000;
-    const auto at = [](std::uint32_t word) { return std::uint32_t{to_bf16(std::bit_cast<float>(word)).bits}; };
+    const auto at = [](std::uint32_t word) {
+      return std::uint32_t{to_bf16(std::bit_cast<float>(word)).bits};
+    };
     if (at(middle) != i + (i & 1) || at(middle - 1) != i || at(middle + 1) != i + 1) ++wrong;
     if (at(middle | 0x80000000u) != ((i + (i & 1)) | 0x8000u)) ++wrong;
   }
   for (std::uint32_t i = 0; i < 0x7BFF; ++i) {
-    const float low = to_float(f16{static_cast<std::uint16_t>(i)}), high = to_float(f16{static_cast<std::uint16_t>(i + 1)});
+    const float low = to_float(f16{static_cast<std::uint16_t>(i)}),
+                high = to_float(f16{static_cast<std::uint16_t>(i + 1)});
     const float middle = 0.5f * (low + high);  // exact: a half has 13 bits to spare
     const auto at = [](float x) { return std::uint32_t{to_f16(x).bits}; };
-    if (at(middle) != i + (i & 1) || at(std::nextafter(middle, 0.0f)) != i || at(std::nextafter(middle, 1e9f)) != i + 1)
+    if (at(middle) != i + (i & 1) || at(std::nextafter(middle, 0.0f)) != i ||
+        at(std::nextafter(middle, 1e9f)) != i + 1)
       ++wrong;
     if (at(-middle) != ((i + (i & 1)) | 0x8000u)) ++wrong;
   }

@@ -22,7 +22,8 @@ TEST_CASE("visit_value calls with the constant that equals the value, once") {
 }
 
 TEST_CASE("a value that is not listed is named") {
-  CHECK(support::contains(support::message_of<shape_error>([] { visit_value<8, 16>(12, [](auto) {}); }), "12"));
+  CHECK(
+      support::contains(support::message_of<shape_error>([] { visit_value<8, 16>(12, [](auto) {}); }), "12"));
 }
 
 }  // namespace

@@ -51,9 +51,7 @@ TEST_CASE("a counting workspace remembers sizes and hands out nothing") {
 TEST_CASE("too little memory is named with what is needed") {
   buffer<std::byte> memory(128);
   workspace<> ws(memory.data(), 128);
-  const std::string message = support::message_of<shape_error>([&] {
-    carve(ws);
-  });
+  const std::string message = support::message_of<shape_error>([&] { carve(ws); });
   CHECK(support::contains(message, "128"));
   CHECK(support::contains(message, "896"));
 }

@@ -16,8 +16,8 @@ struct exact_attention {
 /// Softmax, output and gradients by their definitions, one query of one head at a time.
 exact_attention attend(const matrix& q, const matrix& k, const matrix& v, const matrix& dout,
                        const std::vector<attention_span>& spans, const attention_shape& shape) {
-  exact_attention r{matrix(q.rows, q.cols), matrix(q.rows, shape.heads), matrix(q.rows, q.cols), matrix(k.rows, k.cols),
-                    matrix(k.rows, k.cols)};
+  exact_attention r{matrix(q.rows, q.cols), matrix(q.rows, shape.heads), matrix(q.rows, q.cols),
+                    matrix(k.rows, k.cols), matrix(k.rows, k.cols)};
   const index_t size = shape.head_dim;
   const double scale = 1 / std::sqrt(static_cast<double>(size));
   for (const attention_span& span : spans)
@@ -49,8 +49,8 @@ exact_attention attend(const matrix& q, const matrix& k, const matrix& v, const 
   return r;
 }
 
-void check(const std::vector<attention_span>& spans, const attention_shape& shape, index_t tokens, index_t keys,
-           bool backward, double deviation = 1) {
+void check(const std::vector<attention_span>& spans, const attention_shape& shape, index_t tokens,
+           index_t keys, bool backward, double deviation = 1) {
   CAPTURE(shape.heads);
   CAPTURE(shape.kv_heads);
   CAPTURE(shape.head_dim);
@@ -87,15 +87,17 @@ void check(const std::vector<attention_span>& spans, const attention_shape& shap
         forward(ctx, out, lse);
         tensor dq = dout, dk = v, dv = k;  // old contents must not matter
         for (index_t j = 0; j < keys; ++j)
-          for (index_t c = 0; c < shape.kv_heads * shape.head_dim; ++c) dk.view()(j, c) = dv.view()(j, c) = 0.0f;
+          for (index_t c = 0; c < shape.kv_heads * shape.head_dim; ++c)
+            dk.view()(j, c) = dv.view()(j, c) = 0.0f;
         for (const attention_span& span : spans)
-          for (index_t j = span.key_begin; j < span.key_begin + span.past + span.query_end - span.query_begin; ++j)
+          for (index_t j = span.key_begin; j < span.key_begin + span.past + span.query_end - span.query_begin;
+               ++j)
             dk.view()(j, 0) = dv.view()(j, 0) = NAN;
         for (index_t t = 0; t < tokens; ++t)
           for (index_t c = 0; c < shape.heads * shape.head_dim; ++c) dq.view()(t, c) = 0.0f;
         support::with_scratch([&](workspace<>& ws) {
-          attention_backward(ctx, q.view(), k.view(), v.view(), where, shape, as_const(out.view()), as_const(lse.view()),
-                             dout.view(), dq.view(), dk.view(), dv.view(), ws);
+          attention_backward(ctx, q.view(), k.view(), v.view(), where, shape, as_const(out.view()),
+                             as_const(lse.view()), dout.view(), dq.view(), dk.view(), dv.view(), ws);
         });
         CHECK(dq.gaps_kept());
         CHECK(dk.gaps_kept());
@@ -125,7 +127,8 @@ TEST_CASE("spans do not see one another, and may leave rows out") {
 TEST_CASE("queries after a cache see all that came before") {
   for (const index_t past : {0, 1, 15, 63, 64, 65, 1000})
     for (const index_t fresh : {1, 2, 7, 40})
-      for (const index_t head_dim : {8, 64}) check({{0, fresh, 0, past}}, {4, 2, head_dim}, fresh, past + fresh, true);
+      for (const index_t head_dim : {8, 64})
+        check({{0, fresh, 0, past}}, {4, 2, head_dim}, fresh, past + fresh, true);
   check({{0, 1, 0, 9}, {1, 2, 20, 0}, {2, 3, 40, 33}}, {8, 4, 8}, 3, 80, true);
 }
 

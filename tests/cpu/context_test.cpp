@@ -42,7 +42,8 @@ TEST_CASE("operations run on a user's executor and a fixed instruction set") {
   int calls = 0;
   cpu::context<backwards, cpu::fixed_isa<cpu::isa::scalar>> ctx(backwards{&calls});
   std::vector<float> x(100000, 1.0f), y(100000, 2.0f);
-  add_scaled(ctx, matrix_view<const float>{x.data(), 1000, 100}, 3.0f, matrix_view<float>{y.data(), 1000, 100});
+  add_scaled(ctx, matrix_view<const float>{x.data(), 1000, 100}, 3.0f,
+             matrix_view<float>{y.data(), 1000, 100});
   CHECK(calls > 1);
   CHECK(y == std::vector<float>(100000, 5.0f));
 }

@@ -63,8 +63,8 @@ void check_activation(A act, double (*value)(double), double (*derivative)(doubl
         [&](cpu_backend& ctx) {
           // In place, as the layer does to save memory.
           tensor dgate = gate, dup = d;
-          gated_activate_backward(ctx, act, as_const(dgate.view()), up.view(), as_const(dup.view()), dgate.view(),
-                                  dup.view());
+          gated_activate_backward(ctx, act, as_const(dgate.view()), up.view(), as_const(dup.view()),
+                                  dgate.view(), dup.view());
           CHECK(dgate.gaps_kept());
           CHECK(dup.gaps_kept());
           return support::together(dgate, dup);
@@ -76,19 +76,25 @@ void check_activation(A act, double (*value)(double), double (*derivative)(doubl
 using reference::activation;
 
 TEST_CASE("activations and their gradients agree with double precision") {
-  check_activation(silu{}, [](double x) { return reference::activate(activation::silu, x); },
-                   [](double x) { return reference::activation_derivative(activation::silu, x); });
-  check_activation(gelu{}, [](double x) { return reference::activate(activation::gelu, x); },
-                   [](double x) { return reference::activation_derivative(activation::gelu, x); });
-  check_activation(gelu_tanh{}, [](double x) { return reference::activate(activation::gelu_tanh, x); },
-                   [](double x) { return reference::activation_derivative(activation::gelu_tanh, x); });
-  check_activation(relu{}, [](double x) { return reference::activate(activation::relu, x); },
-                   [](double x) { return reference::activation_derivative(activation::relu, x); });
-  check_activation(cube{}, [](double x) { return x * x * x; }, [](double x) { return 3 * x * x; });
+  check_activation(
+      silu{}, [](double x) { return reference::activate(activation::silu, x); },
+      [](double x) { return reference::activation_derivative(activation::silu, x); });
+  check_activation(
+      gelu{}, [](double x) { return reference::activate(activation::gelu, x); },
+      [](double x) { return reference::activation_derivative(activation::gelu, x); });
+  check_activation(
+      gelu_tanh{}, [](double x) { return reference::activate(activation::gelu_tanh, x); },
+      [](double x) { return reference::activation_derivative(activation::gelu_tanh, x); });
+  check_activation(
+      relu{}, [](double x) { return reference::activate(activation::relu, x); },
+      [](double x) { return reference::activation_derivative(activation::relu, x); });
+  check_activation(
+      cube{}, [](double x) { return x * x * x; }, [](double x) { return 3 * x * x; });
 }
 
 TEST_CASE("activations stay defined far from zero") {
-  std::vector<float> values = {-1e30f, -200.0f, -104.0f, -88.0f, -0.0f, 1e-30f, 88.0f, 104.0f, 200.0f, 1e30f, -20.0f};
+  std::vector<float> values = {-1e30f, -200.0f, -104.0f, -88.0f, -0.0f, 1e-30f,
+                               88.0f,  104.0f,  200.0f,  1e30f,  -20.0f};
   const matrix_view<const float> x(values.data(), 1, static_cast<index_t>(values.size()));
   const auto check = [&](auto act, activation kind) {
     support::on_every_context(
@@ -122,11 +128,14 @@ TEST_CASE("NaN passes through activations") {
         std::vector<float> y(3);
         activate(ctx, silu{}, matrix_view<const float>{&x, 1, 1}, matrix_view<float>{y.data(), 1, 1});
         activate(ctx, gelu{}, matrix_view<const float>{&x, 1, 1}, matrix_view<float>{y.data() + 1, 1, 1});
-        activate(ctx, gelu_tanh{}, matrix_view<const float>{&x, 1, 1}, matrix_view<float>{y.data() + 2, 1, 1});
+        activate(ctx, gelu_tanh{}, matrix_view<const float>{&x, 1, 1},
+                 matrix_view<float>{y.data() + 2, 1, 1});
         return std::vector<float>{static_cast<float>(std::isnan(y[0])), static_cast<float>(std::isnan(y[1])),
                                   static_cast<float>(std::isnan(y[2]))};
       },
-      [](const std::vector<float>& y) { CHECK(y == std::vector<float>{1, 1, 1}); });
+      [](const std::vector<float>& y) {
+        CHECK(y == std::vector<float>{1, 1, 1});
+      });
 }
 
 TEST_CASE("fill, add_scaled and add_bias touch the matrix alone") {
@@ -136,7 +145,8 @@ TEST_CASE("fill, add_scaled and add_bias touch the matrix alone") {
     std::vector<double> expected;
     for (index_t i = 0; i < s.rows; ++i)
       for (index_t j = 0; j < s.cols; ++j)
-        expected.push_back(start.exact()(i, j) - 0.75 * x.exact()(i, j) + static_cast<double>(bias[static_cast<std::size_t>(j)]));
+        expected.push_back(start.exact()(i, j) - 0.75 * x.exact()(i, j) +
+                           static_cast<double>(bias[static_cast<std::size_t>(j)]));
     support::check_on_every_context(
         [&](cpu_backend& ctx) {
           tensor y(s.rows, s.cols);
@@ -175,7 +185,8 @@ TEST_CASE("copy converts like the scalar conversions, for every bit pattern") {
         copy(ctx, matrix_view<const f16>{half.data(), 256, 256}, matrix_view<float>{y.data(), 256, 256});
         // Hardware makes a signalling NaN quiet.
         for (std::size_t i = 0; i < y.size(); ++i)
-          same &= bits(y[i]) == bits(to_float(half[i])) || (std::isnan(y[i]) && std::isnan(to_float(half[i])));
+          same &=
+              bits(y[i]) == bits(to_float(half[i])) || (std::isnan(y[i]) && std::isnan(to_float(half[i])));
         copy(ctx, matrix_view<const float>{floats.data(), 70, 1000}, matrix_view<bf16>{b.data(), 70, 1000});
         for (std::size_t i = 0; i < b.size(); ++i)
           same &= b[i] == to_bf16(floats[i]) || (std::isnan(to_float(b[i])) && std::isnan(floats[i]));
@@ -208,7 +219,8 @@ TEST_CASE("dropout keeps, scales or clears by the stream alone") {
       [&](cpu_backend& ctx) {
         tensor y = x, z(rows, cols);
         dropout(ctx, as_const(y.view()), 0.3f, stream, y.view());
-        dropout_rows(ctx, x.view(), vector_view<const std::int32_t>{ids.data(), rows}, 0.3f, stream, z.view());
+        dropout_rows(ctx, x.view(), vector_view<const std::int32_t>{ids.data(), rows}, 0.3f, stream,
+                     z.view());
         CHECK(y.gaps_kept());
         CHECK(z.gaps_kept());
         return support::together(y, z);

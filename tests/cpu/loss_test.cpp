@@ -34,8 +34,10 @@ TEST_CASE("cross_entropy and its gradient agree with double precision") {
             [&](cpu_backend& ctx) {
               tensor d = logits;
               std::vector<float> losses(static_cast<std::size_t>(rows)), again = losses;
-              cross_entropy(ctx, logits.view(), wanted, 0.25f, vector_view<float>{again.data(), rows}, matrix_view<float>{});
-              cross_entropy(ctx, as_const(d.view()), wanted, 0.25f, vector_view<float>{losses.data(), rows}, d.view());
+              cross_entropy(ctx, logits.view(), wanted, 0.25f, vector_view<float>{again.data(), rows},
+                            matrix_view<float>{});
+              cross_entropy(ctx, as_const(d.view()), wanted, 0.25f, vector_view<float>{losses.data(), rows},
+                            d.view());
               CHECK(losses == again);
               CHECK(d.gaps_kept());
               std::vector<float> result = d.values();
@@ -50,7 +52,8 @@ TEST_CASE("embedding copies the rows that the ids name") {
   const tensor table = tensor::random(9, 13, 2);
   const std::vector<std::int32_t> ids = {8, 0, 3, 3};
   std::vector<float> expected;
-  for (const std::int32_t id : ids) expected.insert(expected.end(), table.view().row(id), table.view().row(id) + 13);
+  for (const std::int32_t id : ids)
+    expected.insert(expected.end(), table.view().row(id), table.view().row(id) + 13);
   support::on_every_context(
       [&](cpu_backend& ctx) {
         tensor y(4, 13);

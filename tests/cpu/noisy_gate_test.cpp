@@ -66,7 +66,8 @@ TEST_CASE("noisy logits, load and their gradients agree with double precision") 
         const reference::matrix load = reference::noisy_load(route);
         const std::vector<float> dload = support::normal_floats(experts, 4);
         reference::logit_gradients g;
-        reference::noisy_load_backward(route, reference::matrix(1, experts, std::vector<double>(dload.begin(), dload.end())), g);
+        reference::noisy_load_backward(
+            route, reference::matrix(1, experts, std::vector<double>(dload.begin(), dload.end())), g);
         std::vector<double> gradients = g.logits.values;
         gradients.insert(gradients.end(), g.deviation_raw.values.begin(), g.deviation_raw.values.end());
         support::on_every_context(
@@ -88,7 +89,8 @@ TEST_CASE("noisy logits, load and their gradients agree with double precision") 
               CHECK(support::near(sums, load.values, 1e-5));
               tensor dclean(tokens, experts), draw(tokens, experts), dnoisy(tokens, experts);
               noisy_load_backward(ctx, in, read(dload), dclean.view(), draw.view(), dnoisy.view());
-              noisy_logits_backward(ctx, raw.view(), noise.view(), as_const(dnoisy.view()), dclean.view(), draw.view());
+              noisy_logits_backward(ctx, raw.view(), noise.view(), as_const(dnoisy.view()), dclean.view(),
+                                    draw.view());
               std::vector<float> result = support::together(dclean, draw);
               // Densities with a deviation of 0.01 amplify the rounding of logits a hundredfold.
               CHECK(support::near(result, gradients, 2e-4));

@@ -13,7 +13,8 @@ TEST_CASE("rms_norm and its gradient agree with double precision") {
     for (const index_t cols : {1, 16, 33, 64, 172}) {
       CAPTURE(rows);
       CAPTURE(cols);
-      const tensor x = tensor::random(rows, cols, 1, 2), dy = tensor::random(rows, cols, 2), start = tensor::random(rows, cols, 3);
+      const tensor x = tensor::random(rows, cols, 1, 2), dy = tensor::random(rows, cols, 2),
+                   start = tensor::random(rows, cols, 3);
       const std::vector<float> weight = support::normal_floats(cols, 4);
       const reference::matrix w(1, cols, std::vector<double>(weight.begin(), weight.end()));
       std::vector<double> expected = reference::rms_norm(x.exact(), w, 1e-5).values;
@@ -26,7 +27,8 @@ TEST_CASE("rms_norm and its gradient agree with double precision") {
             std::vector<float> inv(static_cast<std::size_t>(rows));
             const vector_view<const float> weights(weight.data(), cols);
             rms_norm(ctx, as_const(y.view()), weights, 1e-5f, y.view(), vector_view<float>{inv.data(), rows});
-            rms_norm_backward(ctx, x.view(), weights, vector_view<const float>{inv.data(), rows}, dy.view(), d.view());
+            rms_norm_backward(ctx, x.view(), weights, vector_view<const float>{inv.data(), rows}, dy.view(),
+                              d.view());
             CHECK(y.gaps_kept());
             CHECK(d.gaps_kept());
             return support::together(y, d);
@@ -40,8 +42,8 @@ TEST_CASE("rms_norm of zeros is zero") {
   support::on_every_context(
       [&](cpu_backend& ctx) {
         std::vector<float> y(10, 7.0f), inv(1);
-        rms_norm(ctx, matrix_view<const float>{x.data(), 1, 10}, vector_view<const float>{w.data(), 10}, 1e-6f,
-                 matrix_view<float>{y.data(), 1, 10}, vector_view<float>{inv.data(), 1});
+        rms_norm(ctx, matrix_view<const float>{x.data(), 1, 10}, vector_view<const float>{w.data(), 10},
+                 1e-6f, matrix_view<float>{y.data(), 1, 10}, vector_view<float>{inv.data(), 1});
         CHECK(inv[0] == doctest::Approx(1000.0f));
         return y;
       },

@@ -10,6 +10,7 @@
 
 #include "pesc/core/workspace.hpp"
 #include "pesc/cpu/context.hpp"
+#include "support/host_isas.hpp"
 #include "support/near.hpp"
 #include "support/random.hpp"
 #include "support/reference.hpp"
@@ -18,13 +19,17 @@ namespace support {
 
 using pesc::index_t;
 
-/// \brief A float matrix whose rows lie `gap` elements apart; the gaps hold a mark that no operation may touch.
+/// \brief A float matrix whose rows lie `gap` elements apart; the gaps hold a mark that no operation may
+/// touch.
 class tensor {
  public:
   static constexpr float mark = -12345.5f;
 
   tensor(index_t rows, index_t cols, index_t gap = 3)
-      : rows_(rows), cols_(cols), gap_(gap), values_(static_cast<std::size_t>(rows * (cols + gap) + 1), mark) {
+      : rows_(rows),
+        cols_(cols),
+        gap_(gap),
+        values_(static_cast<std::size_t>(rows * (cols + gap) + 1), mark) {
     for (index_t i = 0; i < rows; ++i)
       for (index_t j = 0; j < cols; ++j) view()(i, j) = 0;
   }
@@ -62,13 +67,13 @@ class tensor {
   std::vector<float> values_;
 };
 
-/// \brief Calls `run(context)`, which returns numbers, on every instruction set of this machine and with 1, 2, 3 and 8
-/// threads; the numbers must not depend on the threads, and `check(numbers)` sees them once per instruction set.
+/// \brief Calls `run(context)`, which returns numbers, on every instruction set of this machine and with 1,
+/// 2, 3 and 8 threads; the numbers must not depend on the threads, and `check(numbers)` sees them once per
+/// instruction set.
 template <class Run, class Check>
 void on_every_context(const Run& run, const Check& check) {
   using namespace pesc::cpu;
-  for (const isa level : {isa::scalar, isa::avx2, isa::avx512, isa::avx512_bf16}) {
-    if (level > detect_isa()) continue;
+  for (const isa level : host_isas()) {
     CAPTURE(std::string(name_of(level)));
     std::vector<float> first;
     for (const int threads : {1, 2, 3, 8}) {
@@ -101,7 +106,9 @@ void check_on_every_context(const Run& run, const std::vector<double>& expected,
 template <class... Tensors>
 std::vector<float> together(const Tensors&... tensors) {
   std::vector<float> result;
-  const auto add = [&](const std::vector<float>& part) { result.insert(result.end(), part.begin(), part.end()); };
+  const auto add = [&](const std::vector<float>& part) {
+    result.insert(result.end(), part.begin(), part.end());
+  };
   (add(tensors.values()), ...);
   return result;
 }
@@ -112,7 +119,8 @@ void with_scratch(const Op& op) {
   pesc::workspace<> counting;
   op(counting);
   pesc::buffer<std::byte> memory(counting.peak());
-  pesc::workspace<> ws = counting.peak() == 0 ? pesc::workspace<>(&memory, 0) : pesc::workspace<>(memory.data(), memory.size());
+  pesc::workspace<> ws =
+      counting.peak() == 0 ? pesc::workspace<>(&memory, 0) : pesc::workspace<>(memory.data(), memory.size());
   op(ws);
   CHECK(ws.peak() == counting.peak());
 }

@@ -31,7 +31,8 @@ TEST_CASE("twenty AdamW steps follow double precision") {
             const std::vector<float> g = support::normal_floats(n, 100 + t);
             adamw_step(ctx, vector_view<float>{q.data(), n}, vector_view<const float>{g.data(), n},
                        vector_view<float>{m.data(), n}, vector_view<float>{v.data(), n},
-                       adamw_step_coefficients(options, 1e-2 / static_cast<double>(t), static_cast<index_t>(t), 0.5));
+                       adamw_step_coefficients(options, 1e-2 / static_cast<double>(t),
+                                               static_cast<index_t>(t), 0.5));
           }
           return q;
         },

@@ -36,8 +36,9 @@ constexpr gate_options all_gates[] = {{gate_order::softmax_after_top_k, true},
 reference::router_options exact_options(const gate_options& options, int k) {
   reference::router_options exact;
   exact.top_k = k;
-  exact.kind = options.order == gate_order::softmax_after_top_k ? reference::router_kind::softmax_after_top_k
-                                                                : reference::router_kind::softmax_before_top_k;
+  exact.kind = options.order == gate_order::softmax_after_top_k
+                   ? reference::router_kind::softmax_after_top_k
+                   : reference::router_kind::softmax_before_top_k;
   exact.renormalise = options.renormalize;
   return exact;
 }
@@ -70,8 +71,8 @@ TEST_CASE("top_k_softmax and its gradient agree with double precision") {
                 same &= c.expert[static_cast<std::size_t>(s)] == exact.assignments[s].expert;
               CHECK(same);
               tensor dlogits = start;
-              top_k_softmax_backward(ctx, logits.view(), shape.k, options, read(c.expert), read(c.gate), read(dgate),
-                                     dlogits.view());
+              top_k_softmax_backward(ctx, logits.view(), shape.k, options, read(c.expert), read(c.gate),
+                                     read(dgate), dlogits.view());
               CHECK(dlogits.gaps_kept());
               std::vector<float> result = c.gate;
               const std::vector<float> back = dlogits.values();
@@ -94,7 +95,8 @@ TEST_CASE("only gates without renormalisation pass a gradient to experts that we
     CHECK(c.gate[0] == doctest::Approx(options.renormalize ? 0.731058579 : 0.609460038));
     CHECK(c.gate[1] == doctest::Approx(options.renormalize ? 0.268941421 : 0.224207818));
     tensor d(1, 4);
-    top_k_softmax_backward(ctx, logits.view(), 2, options, read(c.expert), read(c.gate), read(dgate), d.view());
+    top_k_softmax_backward(ctx, logits.view(), 2, options, read(c.expert), read(c.gate), read(dgate),
+                           d.view());
     CHECK((d.view()(0, 2) != 0.0f) == !options.renormalize);
     CHECK((d.view()(0, 3) != 0.0f) == !options.renormalize);
   }
@@ -140,12 +142,17 @@ struct groups_owner {
   index_t experts, tokens;
 
   groups_owner(index_t expert_count, index_t token_count, std::size_t n)
-      : expert_offsets(static_cast<std::size_t>(expert_count + 1), 77), slots(n, 77), slot_of(n, 77), token_of(n, 77),
-        token_offsets(static_cast<std::size_t>(token_count + 1), 77), token_slots(n, 77), experts{expert_count},
+      : expert_offsets(static_cast<std::size_t>(expert_count + 1), 77),
+        slots(n, 77),
+        slot_of(n, 77),
+        token_of(n, 77),
+        token_offsets(static_cast<std::size_t>(token_count + 1), 77),
+        token_slots(n, 77),
+        experts{expert_count},
         tokens{token_count} {}
   slot_groups<> view() {
-    return {experts, tokens, write(expert_offsets), write(slots), write(slot_of), write(token_of), write(token_offsets),
-            write(token_slots)};
+    return {experts,        tokens,          write(expert_offsets), write(slots),
+            write(slot_of), write(token_of), write(token_offsets),  write(token_slots)};
   }
 };
 
@@ -156,7 +163,8 @@ struct scene {
 };
 
 std::vector<scene> scenes() {
-  std::vector<scene> all = {{4, 0, {}, {}}, {1, 1, {0}, {0}}, {3, 2, {0, 1}, {3, 3}}, {4, 3, {2, 0, 2}, {1, 4, 1}}};
+  std::vector<scene> all = {
+      {4, 0, {}, {}}, {1, 1, {0}, {0}}, {3, 2, {0, 1}, {3, 3}}, {4, 3, {2, 0, 2}, {1, 4, 1}}};
   support::generator g(6);
   for (const index_t experts : {1, 4, 8, 100})
     for (const index_t n : {1, 50, 700}) {
@@ -179,7 +187,8 @@ TEST_CASE("group_by_expert orders slots stably, both ways, and loses none") {
     group_by_expert(ctx, read(s.token), read(s.expert), owner.view());
     std::size_t row = 0;
     for (std::int32_t e = 0; e <= s.experts; ++e) {
-      CHECK(owner.expert_offsets[static_cast<std::size_t>(std::min<index_t>(e, s.experts))] == static_cast<std::int32_t>(row));
+      CHECK(owner.expert_offsets[static_cast<std::size_t>(std::min<index_t>(e, s.experts))] ==
+            static_cast<std::int32_t>(row));
       for (std::size_t slot = 0; slot < s.expert.size(); ++slot)
         if (s.expert[slot] == e) {
           CHECK(owner.slots[row] == static_cast<std::int32_t>(slot));
@@ -213,7 +222,8 @@ TEST_CASE("rows are gathered, combined and summed as the slots say") {
     for (const bool gate_sum : {false, true}) {
       const auto n = static_cast<index_t>(s.token.size());
       constexpr index_t cols = 37;
-      const tensor h = tensor::random(s.tokens, cols, 1), e = tensor::random(n, cols, 2), y0 = tensor::random(s.tokens, cols, 3);
+      const tensor h = tensor::random(s.tokens, cols, 1), e = tensor::random(n, cols, 2),
+                   y0 = tensor::random(s.tokens, cols, 3);
       const std::vector<float> gate = support::uniform_floats(n, 4, 0, 1);
       groups_owner owner(s.experts, s.tokens, s.token.size());
       {
@@ -224,7 +234,8 @@ TEST_CASE("rows are gathered, combined and summed as the slots say") {
       for (index_t t = 0; t < s.tokens; ++t) {
         double rho = gate_sum ? 0 : 1;
         for (std::size_t slot = 0; slot < s.token.size(); ++slot)
-          if (gate_sum && s.token[slot] == t && s.expert[slot] < s.experts) rho += static_cast<double>(gate[slot]);
+          if (gate_sum && s.token[slot] == t && s.expert[slot] < s.experts)
+            rho += static_cast<double>(gate[slot]);
         for (index_t j = 0; j < cols; ++j) {
           combined(t, j) = rho * h.exact()(t, j);
           for (std::size_t slot = 0; slot < s.token.size(); ++slot)
@@ -293,7 +304,8 @@ TEST_CASE("balance sums and gradients agree with the loss in double precision") 
         support::on_every_context(
             [&](cpu_backend& ctx) {
               const auto n = static_cast<std::size_t>(experts);
-              std::vector<double> counts(n, 1.0), probabilities(n, 2.0), totals(2, 3.0);  // added to what is there
+              std::vector<double> counts(n, 1.0), probabilities(n, 2.0),
+                  totals(2, 3.0);  // added to what is there
               support::with_scratch([&](workspace<>& ws) {
                 balance_accumulate(ctx, logits.view(), read(token), read(expert), read(valid),
                                    balance_sums<>{write(counts), write(probabilities), write(totals)}, ws);
@@ -306,7 +318,8 @@ TEST_CASE("balance sums and gradients agree with the loss in double precision") 
               result.push_back(static_cast<float>((totals[1] - 3.0) / rows));
               CHECK(support::near(result, expected, 1e-6));
               tensor d(tokens, experts);
-              balance_backward(ctx, logits.view(), read(valid), read(f), static_cast<float>(experts), 0.2f, d.view());
+              balance_backward(ctx, logits.view(), read(valid), read(f), static_cast<float>(experts), 0.2f,
+                               d.view());
               CHECK(d.gaps_kept());
               CHECK(support::near(d.values(), gradient, experts == 1 ? 1e-4 : 3e-6));
               const std::vector<float> back = d.values();

@@ -17,11 +17,11 @@ TEST_CASE("slots are numbered token by token, values travel by index") {
   const std::vector<float> values = {10, 20, 30};
   const std::vector<std::int32_t> index = {2, -1, 0, 3};
   std::vector<float> y(4, 7.0f);
-  gather_values(ctx, vector_view<const float>{values.data(), 3}, vector_view<const std::int32_t>{index.data(), 4},
-                vector_view<float>{y.data(), 4});
+  gather_values(ctx, vector_view<const float>{values.data(), 3},
+                vector_view<const std::int32_t>{index.data(), 4}, vector_view<float>{y.data(), 4});
   CHECK(y == std::vector<float>{30, 0, 10, 0});
-  scatter_values(ctx, vector_view<const float>{values.data(), 3}, vector_view<const std::int32_t>{index.data(), 4},
-                 vector_view<float>{y.data(), 4});
+  scatter_values(ctx, vector_view<const float>{values.data(), 3},
+                 vector_view<const std::int32_t>{index.data(), 4}, vector_view<float>{y.data(), 4});
   CHECK(y == std::vector<float>{30, 0, 10, 0});
 }
 
@@ -30,7 +30,8 @@ TEST_CASE("scale_rows multiplies each row by its factor") {
   const std::vector<float> scale = support::normal_floats(300, 2);
   std::vector<double> expected;
   for (index_t i = 0; i < 300; ++i)
-    for (index_t j = 0; j < 21; ++j) expected.push_back(static_cast<double>(scale[static_cast<std::size_t>(i)]) * x.exact()(i, j));
+    for (index_t j = 0; j < 21; ++j)
+      expected.push_back(static_cast<double>(scale[static_cast<std::size_t>(i)]) * x.exact()(i, j));
   support::check_on_every_context(
       [&](cpu_backend& ctx) {
         tensor y = x;
@@ -46,12 +47,20 @@ TEST_CASE("combine_rows_backward is the derivative of combine_rows by h and by t
   const std::vector<std::int32_t> token = {0, 1, 1, 2, 2, 4, 4, 4}, expert = {0, 1, 2, 3, 0, 3, 3, 1};
   const tensor h = tensor::random(tokens, cols, 1), dy = tensor::random(tokens, cols, 2);
   const std::vector<float> gate = support::uniform_floats(n, 3, 0.1, 1);
-  std::vector<std::int32_t> expert_offsets(experts + 1), slots(n), slot_of(n), token_of(n), token_offsets(tokens + 1), token_slots(n);
-  const slot_groups<> groups{experts, tokens, {expert_offsets.data(), experts + 1}, {slots.data(), n}, {slot_of.data(), n},
-                             {token_of.data(), n}, {token_offsets.data(), tokens + 1}, {token_slots.data(), n}};
+  std::vector<std::int32_t> expert_offsets(experts + 1), slots(n), slot_of(n), token_of(n),
+      token_offsets(tokens + 1), token_slots(n);
+  const slot_groups<> groups{experts,
+                             tokens,
+                             {expert_offsets.data(), experts + 1},
+                             {slots.data(), n},
+                             {slot_of.data(), n},
+                             {token_of.data(), n},
+                             {token_offsets.data(), tokens + 1},
+                             {token_slots.data(), n}};
   {
     cpu_backend ctx(1);
-    group_by_expert(ctx, vector_view<const std::int32_t>{token.data(), n}, vector_view<const std::int32_t>{expert.data(), n}, groups);
+    group_by_expert(ctx, vector_view<const std::int32_t>{token.data(), n},
+                    vector_view<const std::int32_t>{expert.data(), n}, groups);
   }
   for (const bool gate_sum : {false, true}) {
     std::vector<double> expected, dgates(n, 0.5);
@@ -71,8 +80,8 @@ TEST_CASE("combine_rows_backward is the derivative of combine_rows by h and by t
           tensor dh(tokens, cols);
           fill(ctx, dh.view(), 1.0f);
           std::vector<float> dgate(n, 0.5f);
-          combine_rows_backward(ctx, dy.view(), h.view(), vector_view<const float>{gate.data(), n}, groups, gate_sum,
-                                dh.view(), vector_view<float>{dgate.data(), n});
+          combine_rows_backward(ctx, dy.view(), h.view(), vector_view<const float>{gate.data(), n}, groups,
+                                gate_sum, dh.view(), vector_view<float>{dgate.data(), n});
           CHECK(dh.gaps_kept());
           std::vector<float> result = dh.values();
           result.insert(result.end(), dgate.begin(), dgate.end());

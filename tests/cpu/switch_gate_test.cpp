@@ -29,17 +29,20 @@ TEST_CASE("switch_assign keeps the first tokens of an expert in each group and d
         const std::vector<float> dgate = support::normal_floats(tokens, 2);
         std::vector<double> expected;
         for (const auto& a : exact.assignments) expected.push_back(a.gate);
-        const auto d = reference::gates_backward(exact, reference::list<double>(std::vector<double>(dgate.begin(), dgate.end())));
+        const auto d = reference::gates_backward(
+            exact, reference::list<double>(std::vector<double>(dgate.begin(), dgate.end())));
         expected.insert(expected.end(), d.logits.values.begin(), d.logits.values.end());
         support::check_on_every_context(
             [&](cpu_backend& ctx) {
               std::vector<std::int32_t> expert(tokens), choice(tokens);
               std::vector<float> gate(tokens);
               support::with_scratch([&](workspace<>& ws) {
-                switch_assign(ctx, logits.view(),
-                              vector_view<const std::int32_t>{offsets.data(), static_cast<index_t>(offsets.size())}, capacity,
-                              vector_view<std::int32_t>{expert.data(), tokens}, vector_view<float>{gate.data(), tokens},
-                              vector_view<std::int32_t>{choice.data(), tokens}, ws);
+                switch_assign(
+                    ctx, logits.view(),
+                    vector_view<const std::int32_t>{offsets.data(), static_cast<index_t>(offsets.size())},
+                    capacity, vector_view<std::int32_t>{expert.data(), tokens},
+                    vector_view<float>{gate.data(), tokens}, vector_view<std::int32_t>{choice.data(), tokens},
+                    ws);
               });
               for (index_t t = 0; t < tokens; ++t) {
                 const auto& a = exact.assignments[t];
@@ -65,8 +68,9 @@ TEST_CASE("ties and NaN choose the first expert") {
   std::vector<std::int32_t> expert(3);
   std::vector<float> gate(3);
   support::with_scratch([&](workspace<>& ws) {
-    switch_assign(ctx, matrix_view<const float>{logits.data(), 3, 3}, vector_view<const std::int32_t>{offsets.data(), 2},
-                  10, vector_view<std::int32_t>{expert.data(), 3}, vector_view<float>{gate.data(), 3}, {}, ws);
+    switch_assign(ctx, matrix_view<const float>{logits.data(), 3, 3},
+                  vector_view<const std::int32_t>{offsets.data(), 2}, 10,
+                  vector_view<std::int32_t>{expert.data(), 3}, vector_view<float>{gate.data(), 3}, {}, ws);
   });
   CHECK(expert == std::vector<std::int32_t>{0, 0, 1});
   CHECK(gate[1] == doctest::Approx(1.0 / 3));

@@ -19,7 +19,8 @@ TEST_CASE("every chunk runs once, whatever the number of threads") {
         std::vector<std::atomic<int>> calls(static_cast<std::size_t>(count));
         std::atomic<bool> good{true};
         pool.parallel_for(count, grain, [&](index_t begin, index_t end, int worker) {
-          if (begin % grain != 0 || end - begin > grain || (end != count && end - begin != grain)) good = false;
+          if (begin % grain != 0 || end - begin > grain || (end != count && end - begin != grain))
+            good = false;
           if (worker < 0 || worker >= threads) good = false;
           for (index_t i = begin; i < end; ++i) ++calls[static_cast<std::size_t>(i)];
         });
@@ -75,7 +76,8 @@ TEST_CASE("two pools work side by side") {
   std::atomic<index_t> sum{0};
   const auto work = [&] {
     cpu::thread_pool pool(2);
-    for (int i = 0; i < 100; ++i) pool.parallel_for(10, 1, [&](index_t begin, index_t, int) { sum += begin; });
+    for (int i = 0; i < 100; ++i)
+      pool.parallel_for(10, 1, [&](index_t begin, index_t, int) { sum += begin; });
   };
   std::thread other(work);
   work();

@@ -95,7 +95,6 @@ class outcome {
     }
     std::sort(errors.begin(), errors.end());
     if (errors.empty()) return;
-    if (getenv("DBG")) std::fprintf(stderr,"%s mid %g worst %g\n",name.c_str(),errors[errors.size()/2],errors.back());
     add(name + ", middle row", errors[errors.size() / 2], tolerance);
     add(name + ", worst row", errors.back(), worst);
   }

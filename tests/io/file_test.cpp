@@ -52,8 +52,9 @@ TEST_SUITE("io/file") {
     const support::temporary_folder folder;
     const auto opened = pesc::detail::open_to_read(folder.write("x", "12345"));
     std::vector<std::byte> more(9);
-    CHECK(contains(message_of<pesc::io_error>([&] { pesc::detail::read_exactly(opened.first.get(), more, "x"); }),
-                   "x: the file ended at byte 5, expected 9 bytes"));
+    CHECK(contains(
+        message_of<pesc::io_error>([&] { pesc::detail::read_exactly(opened.first.get(), more, "x"); }),
+        "x: the file ended at byte 5, expected 9 bytes"));
   }
 
   TEST_CASE("a new file appears on commit only, and replaces the old one") {

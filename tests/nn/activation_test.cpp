@@ -16,7 +16,8 @@ void check(activation kind) {
     CAPTURE(x);
     const auto at = static_cast<float>(x);
     CHECK(std::fabs(static_cast<double>(A::value(at)) - reference::activate(kind, x)) < 2e-6);
-    CHECK(std::fabs(static_cast<double>(A::derivative(at)) - reference::activation_derivative(kind, x)) < 2e-6);
+    CHECK(std::fabs(static_cast<double>(A::derivative(at)) - reference::activation_derivative(kind, x)) <
+          2e-6);
     // The derivative is that of the value, away from the kink of relu.
     if (x != 0) {
       const double slope = (reference::activate(kind, x + 1e-5) - reference::activate(kind, x - 1e-5)) / 2e-5;

@@ -26,7 +26,8 @@ TEST_CASE("coefficients carry bias corrections and decay of their step") {
 }
 
 TEST_CASE("step 0 is refused") {
-  CHECK(support::contains(support::message_of<shape_error>([] { adamw_step_coefficients({}, 0.1, 0); }), "0"));
+  CHECK(
+      support::contains(support::message_of<shape_error>([] { adamw_step_coefficients({}, 0.1, 0); }), "0"));
 }
 
 TEST_CASE("long gradients are shortened to the limit, short ones kept") {

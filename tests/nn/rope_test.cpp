@@ -39,7 +39,8 @@ TEST_CASE("frequencies of every kind of scaling agree with double precision") {
         const std::vector<float> found = frequencies(options, head_dim);
         const reference::matrix expected = reference::rope_frequencies(head_dim, exact);
         for (index_t i = 0; i < head_dim / 2; ++i)
-          CHECK(static_cast<double>(found[static_cast<std::size_t>(i)]) == doctest::Approx(expected[i]).epsilon(1e-6));
+          CHECK(static_cast<double>(found[static_cast<std::size_t>(i)]) ==
+                doctest::Approx(expected[i]).epsilon(1e-6));
       }
 }
 

@@ -14,8 +14,9 @@ namespace {
 using namespace pesc;
 
 TEST_CASE("a description orders its codes by level and puts thresholds halfway") {
-  for (const format_info& info : {nf4<>::info(), fp4<>::info(), make_code4_info({5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10}, 32,
-                                                                                 scale_kind::plain, "falling")}) {
+  for (const format_info& info : {nf4<>::info(), fp4<>::info(),
+                                  make_code4_info({5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10},
+                                                  32, scale_kind::plain, "falling")}) {
     CAPTURE(info.name);
     bool seen[16] = {};
     for (std::size_t i = 0; i < 16; ++i) {

@@ -10,10 +10,12 @@ namespace {
 using namespace pesc;
 
 TEST_CASE("levels of fp4 have the bits that files rely on, a sign in the highest bit") {
-  const std::uint32_t magnitudes[] = {0, 0x3baaaaab, 0x3f2aaaab, 0x3f800000, 0x3eaaaaab, 0x3f000000, 0x3e2aaaab, 0x3e800000};
+  const std::uint32_t magnitudes[] = {0,          0x3baaaaab, 0x3f2aaaab, 0x3f800000,
+                                      0x3eaaaaab, 0x3f000000, 0x3e2aaaab, 0x3e800000};
   for (std::uint8_t code = 0; code < 8; ++code) {
     CHECK(std::bit_cast<std::uint32_t>(fp4<>::level(code)) == magnitudes[code]);
-    CHECK(std::bit_cast<std::uint32_t>(fp4<>::level(static_cast<std::uint8_t>(code + 8))) == (magnitudes[code] | 0x80000000u));
+    CHECK(std::bit_cast<std::uint32_t>(fp4<>::level(static_cast<std::uint8_t>(code + 8))) ==
+          (magnitudes[code] | 0x80000000u));
   }
 }
 

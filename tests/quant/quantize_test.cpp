@@ -25,7 +25,8 @@ list<std::remove_const_t<T>> copy_of(vector_view<T> v) {
 
 template <class Format = nf4<>, class T>
 quantized_matrix<Format, row_blocks> quantized(const std::vector<T>& values, index_t rows = 1) {
-  return quantize<Format>(matrix_view<const T>{values.data(), rows, static_cast<index_t>(values.size()) / rows});
+  return quantize<Format>(
+      matrix_view<const T>{values.data(), rows, static_cast<index_t>(values.size()) / rows});
 }
 
 template <class T, class Format>
@@ -51,7 +52,8 @@ TEST_CASE("evenly spaced values") {
   std::vector<float> x;
   for (int i = 0; i < 64; ++i) x.push_back(static_cast<float>(2 * i - 63) / 64);
   const auto m = quantized(x);
-  CHECK(quant_vectors::hex(copy_of(m.codes())) == "00000111111112222233344445556667788899aaabbbccccddddeeeeeeefffff");
+  CHECK(quant_vectors::hex(copy_of(m.codes())) ==
+        "00000111111112222233344445556667788899aaabbbccccddddeeeeeeefffff");
   CHECK(quant_vectors::bits(copy_of(m.absmax())) == list<std::uint32_t>{0x3f7c0000});
   check(m, {0xb85c8231, 0xd4b0d108, 0x96a6961d, 0x7a4ba902});
 }
@@ -115,7 +117,8 @@ TEST_CASE("double quantisation gives the published codes, scales and weights, un
   for (index_t i = 0; i < 16; ++i) CHECK(m.scale_codes()[i] == first[i]);
   CHECK(support::crc32(copy_of(m.scale_codes())) == 0xc505c832u);
   list<float> restored;
-  for (index_t b = 0; b < 512; ++b) restored.push_back(decode_scale(scale_kind::double_quant, m.view().scales, b));
+  for (index_t b = 0; b < 512; ++b)
+    restored.push_back(decode_scale(scale_kind::double_quant, m.view().scales, b));
   CHECK(support::crc32(restored) == 0x5c926d28u);
   check(m, {0x9078e61c, 0x8413b00a, 0xfd6f0551, 0x28b80665});
 }
@@ -129,16 +132,18 @@ TEST_CASE("small second-level blocks") {
   CHECK(m.nested_absmax()[0] == 0.375f);
   CHECK(copy_of(m.scale_codes()) == list<std::uint8_t>{47, 0, 207, 255});
   list<float> restored;
-  for (index_t b = 0; b < 4; ++b) restored.push_back(decode_scale(scale_kind::double_quant, m.view().scales, b));
+  for (index_t b = 0; b < 4; ++b)
+    restored.push_back(decode_scale(scale_kind::double_quant, m.view().scales, b));
   CHECK(quant_vectors::bits(restored) == list<std::uint32_t>{0x3f002000, 0x3e81599a, 0x3f3fe000, 0x3f800000});
 }
 
-TEST_CASE_TEMPLATE("random weights of every format and block agree with the definition", Format, nf4<32>, nf4<64>, nf4<4096>,
-                   fp4<64>, fp4<128>) {
+TEST_CASE_TEMPLATE("random weights of every format and block agree with the definition", Format, nf4<32>,
+                   nf4<64>, nf4<4096>, fp4<64>, fp4<128>) {
   for (const index_t n : {1, 31, 64, 65, 1000, 8192}) {
     const std::vector<float> x = support::normal_floats(n, 5, 0.02);
     const auto m = quantized<Format>(x);
-    const auto book = std::string(Format::info().name) == "nf4" ? reference::code_book::nf4 : reference::code_book::fp4;
+    const auto book =
+        std::string(Format::info().name) == "nf4" ? reference::code_book::nf4 : reference::code_book::fp4;
     const auto exact = reference::quantise4(book, x.data(), n, Format::block);
     CHECK(copy_of(m.codes()) == exact.packed);
     CHECK(copy_of(m.absmax()) == exact.absmax);
@@ -162,7 +167,9 @@ TEST_CASE("the error of nf4 on normal weights is that of its levels") {
 TEST_CASE("rows that lie apart give the bytes of the dense matrix") {
   const std::vector<float> x = support::normal_floats(5 * 50, 7);
   std::vector<float> dense;
-  for (std::size_t r = 0; r < 5; ++r) dense.insert(dense.end(), x.begin() + static_cast<std::ptrdiff_t>(r * 50), x.begin() + static_cast<std::ptrdiff_t>(r * 50 + 37));
+  for (std::size_t r = 0; r < 5; ++r)
+    dense.insert(dense.end(), x.begin() + static_cast<std::ptrdiff_t>(r * 50),
+                 x.begin() + static_cast<std::ptrdiff_t>(r * 50 + 37));
   const auto a = quantize<nf4<>>(matrix_view<const float>{x.data(), 5, 37, 50});
   const auto b = quantized(dense, 5);
   CHECK(copy_of(a.codes()) == copy_of(b.codes()));
@@ -173,7 +180,8 @@ TEST_CASE("numbers that are not finite are refused with their position") {
   for (const float bad : {NAN, INFINITY, -INFINITY}) {
     std::vector<float> x(100, 1.0f);
     x[77] = bad;
-    CHECK(support::contains(support::message_of<numeric_error>([&] { static_cast<void>(quantized(x)); }), "77"));
+    CHECK(support::contains(support::message_of<numeric_error>([&] { static_cast<void>(quantized(x)); }),
+                            "77"));
   }
 }
 
@@ -189,7 +197,10 @@ TEST_CASE("dequantising to bf16 by way of half rounds twice") {
     differ += once[i] != twice[i];
   }
   CHECK(differ < 512);
-  CHECK(support::contains(support::message_of<shape_error>([&] { dequantize(m.view(), matrix_view<bf16>{once.data(), 2, 256}); }), "256"));
+  CHECK(support::contains(support::message_of<shape_error>([&] {
+                            dequantize(m.view(), matrix_view<bf16>{once.data(), 2, 256});
+                          }),
+                          "256"));
 }
 
 }  // namespace

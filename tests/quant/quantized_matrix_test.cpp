@@ -25,7 +25,8 @@ void fill_bytes(vector_view<T> v, support::generator& g) {
 
 template <class T>
 bool same_bytes(vector_view<const T> a, vector_view<const T> b) {
-  return a.size == b.size && (a.size == 0 || std::memcmp(a.data, b.data, static_cast<std::size_t>(a.size) * sizeof(T)) == 0);
+  return a.size == b.size &&
+         (a.size == 0 || std::memcmp(a.data, b.data, static_cast<std::size_t>(a.size) * sizeof(T)) == 0);
 }
 
 /// Any bits whatever, as a file may hold them.
@@ -58,7 +59,8 @@ TEST_CASE("pack and unpack lose no bit for any shape, block and kind of scale") 
                             same_bytes(a.absmax(), std::as_const(back).absmax()) &&
                             same_bytes(a.scale_codes(), std::as_const(back).scale_codes()) &&
                             same_bytes(a.nested_absmax(), std::as_const(back).nested_absmax()) &&
-                            same_bytes(a.map(), std::as_const(back).map()) && a.offset() == std::as_const(back).offset();
+                            same_bytes(a.map(), std::as_const(back).map()) &&
+                            a.offset() == std::as_const(back).offset();
           if (!same) {
             ++wrong;
             MESSAGE("rows ", rows, " cols ", cols, " block ", block);
@@ -95,8 +97,8 @@ TEST_CASE("padding decodes to zero: the code of zero, and scales of zero below t
 }
 
 TEST_CASE("a type compiled for one format refuses another by name") {
-  const std::string message =
-      support::message_of<shape_error>([] { quantized_matrix<nf4<64>, row_blocks>(nf4<128>::info(), 2, 64); });
+  const std::string message = support::message_of<shape_error>(
+      [] { quantized_matrix<nf4<64>, row_blocks>(nf4<128>::info(), 2, 64); });
   CHECK(support::contains(message, "128"));
   CHECK(support::contains(message, "64"));
   const std::string other =
@@ -106,10 +108,17 @@ TEST_CASE("a type compiled for one format refuses another by name") {
 
 TEST_CASE("sizes out of range are refused before memory is taken") {
   for (const index_t bad : {index_t{-1}, index_t{1} << 31, index_t{1} << 62}) {
-    CHECK(support::contains(support::message_of<shape_error>([&] { quantized_matrix<any_format, panels>(nf4<>::info(), bad, 64); }), "out of range"));
-    CHECK(support::contains(support::message_of<shape_error>([&] { quantized_matrix<any_format, row_blocks>(nf4<>::info(), 64, bad); }), "out of range"));
+    CHECK(support::contains(support::message_of<shape_error>(
+                                [&] { quantized_matrix<any_format, panels>(nf4<>::info(), bad, 64); }),
+                            "out of range"));
+    CHECK(support::contains(support::message_of<shape_error>(
+                                [&] { quantized_matrix<any_format, row_blocks>(nf4<>::info(), 64, bad); }),
+                            "out of range"));
   }
-  CHECK(support::contains(support::message_of<shape_error>([] { quantized_matrix<any_format, row_blocks>(nf4<>::info(), 2147483647, 2147483647); }), "out of range"));
+  CHECK(support::contains(support::message_of<shape_error>([] {
+                            quantized_matrix<any_format, row_blocks>(nf4<>::info(), 2147483647, 2147483647);
+                          }),
+                          "out of range"));
 }
 
 TEST_CASE("empty weights have no bytes and survive packing") {
@@ -130,11 +139,13 @@ TEST_CASE("a missing tensor is named") {
   const auto owner = random_matrix<any_format>(info, 2, 64);
   auto view = owner.view();
   view.scales.nested_absmax = nullptr;
-  CHECK(support::contains(support::message_of<shape_error>([&] { static_cast<void>(pack(view)); }), "nested_absmax"));
+  CHECK(support::contains(support::message_of<shape_error>([&] { static_cast<void>(pack(view)); }),
+                          "nested_absmax"));
   const auto plain = random_matrix<any_format>(nf4<>::info(), 2, 64);
   auto bare = plain.view();
   bare.scales.absmax = nullptr;
-  CHECK(support::contains(support::message_of<shape_error>([&] { static_cast<void>(pack(bare)); }), "absmax"));
+  CHECK(
+      support::contains(support::message_of<shape_error>([&] { static_cast<void>(pack(bare)); }), "absmax"));
 }
 
 TEST_CASE("memory is about half a byte a weight and a float a block") {

@@ -32,8 +32,9 @@ TEST_CASE("the search finds every entry, and the published cases") {
   struct {
     float u;
     int code;
-  } const cases[] = {{0, 127}, {1e-7f, 127}, {5.5e-7f, 128}, {0.001f, 142}, {-0.001f, 112}, {0.3f, 205}, {-0.3f, 49},
-                     {0.5f, 219}, {-0.5f, 35}, {0.9964f, 254}, {0.9965f, 255}, {1, 255}, {-1, 0}, {-0.999f, 0}};
+  } const cases[] = {{0, 127},       {1e-7f, 127}, {5.5e-7f, 128}, {0.001f, 142}, {-0.001f, 112},
+                     {0.3f, 205},    {-0.3f, 49},  {0.5f, 219},    {-0.5f, 35},   {0.9964f, 254},
+                     {0.9965f, 255}, {1, 255},     {-1, 0},        {-0.999f, 0}};
   for (const auto& c : cases) {
     CAPTURE(c.u);
     CHECK(encode_dynamic(map, c.u) == c.code);
@@ -41,7 +42,8 @@ TEST_CASE("the search finds every entry, and the published cases") {
   struct {
     std::uint32_t bits;
     int code;
-  } const ties[] = {{0xbf7c6666, 0}, {0xbf78cccd, 2}, {0x3493a3b7, 128}, {0x3e766666, 200}, {0x3e826666, 202}, {0x3f7f199a, 254}};
+  } const ties[] = {{0xbf7c6666, 0},   {0xbf78cccd, 2},   {0x3493a3b7, 128},
+                    {0x3e766666, 200}, {0x3e826666, 202}, {0x3f7f199a, 254}};
   for (const auto& t : ties) {
     CAPTURE(t.bits);
     CHECK(encode_dynamic(map, std::bit_cast<float>(t.bits)) == t.code);

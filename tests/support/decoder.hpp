@@ -8,6 +8,7 @@
 #include "pesc/pesc.hpp"
 #include "pesc/model/llama.hpp"
 #include "pesc/model/load_model.hpp"
+#include "support/random.hpp"
 
 namespace support {
 

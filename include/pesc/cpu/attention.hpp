@@ -21,8 +21,8 @@ struct attention_operands {
 
   [[nodiscard]] index_t share() const { return shape.heads / shape.kv_heads; }
 
-  [[nodiscard]] attention_task task(const attention_span& span, index_t kv_head, const float* out, index_t out_stride,
-                                    const float* lse, index_t lse_stride) const {
+  [[nodiscard]] attention_task task(const attention_span& span, index_t kv_head, const float* out,
+                                    index_t out_stride, const float* lse, index_t lse_stride) const {
     const index_t column = kv_head * shape.head_dim;
     // The kernels write through these pointers in the forward operation alone.
     return {.q = q.row(span.query_begin) + column * share(),
@@ -50,15 +50,17 @@ inline index_t longest_span(vector_view<const attention_span> spans) {
 
 }  // namespace detail
 
-/// \brief Causal attention: out = softmax(q k^T / sqrt(head_dim)) v per head; `lse` keeps the log-sum-exp of each row.
+/// \brief Causal attention: out = softmax(q k^T / sqrt(head_dim)) v per head; `lse` keeps the log-sum-exp of
+/// each row.
 ///
 /// Scores are made block by block and never stored whole (Dao et al., "FlashAttention", 2022).
 /// \param q  [tokens, heads * head_dim]; rows outside all spans are not written in `out` and `lse`
 /// \param k  [keys, kv_heads * head_dim]; query head h reads kv head h / (heads / kv_heads)
 template <Executor E, IsaPolicy I>
-void attention(context<E, I>& ctx, matrix_view<const float> q, matrix_view<const float> k, matrix_view<const float> v,
-               vector_view<const attention_span> spans, const attention_shape& shape, matrix_view<float> out,
-               matrix_view<float> lse, workspace<>& ws) {
+void attention(context<E, I>& ctx, matrix_view<const float> q, matrix_view<const float> k,
+               matrix_view<const float> v, vector_view<const attention_span> spans,
+               const attention_shape& shape, matrix_view<float> out, matrix_view<float> lse,
+               workspace<>& ws) {
   const workspace<>::scope scope(ws);
   detail::with_elementwise(ctx.isa_policy(), [&](auto kernels) {
     using kernel = decltype(kernels);
@@ -74,8 +76,9 @@ void attention(context<E, I>& ctx, matrix_view<const float> q, matrix_view<const
         const index_t items = (span.query_end - span.query_begin) * operands.share();
         const index_t first = i % tiles * kernel::attention_lanes;
         if (first >= items) continue;
-        kernel::attend(operands.task(span, i / tiles % shape.kv_heads, out.data, out.stride, lse.data, lse.stride), first,
-                       std::min(kernel::attention_lanes, items - first), scratch + worker * scratch_size);
+        kernel::attend(
+            operands.task(span, i / tiles % shape.kv_heads, out.data, out.stride, lse.data, lse.stride),
+            first, std::min(kernel::attention_lanes, items - first), scratch + worker * scratch_size);
       }
     });
   });
@@ -87,9 +90,9 @@ void attention(context<E, I>& ctx, matrix_view<const float> q, matrix_view<const
 template <Executor E, IsaPolicy I>
 void attention_backward(context<E, I>& ctx, matrix_view<const float> q, matrix_view<const float> k,
                         matrix_view<const float> v, vector_view<const attention_span> spans,
-                        const attention_shape& shape, matrix_view<const float> out, matrix_view<const float> lse,
-                        matrix_view<const float> dout, matrix_view<float> dq, matrix_view<float> dk,
-                        matrix_view<float> dv, workspace<>& ws) {
+                        const attention_shape& shape, matrix_view<const float> out,
+                        matrix_view<const float> lse, matrix_view<const float> dout, matrix_view<float> dq,
+                        matrix_view<float> dk, matrix_view<float> dv, workspace<>& ws) {
   const workspace<>::scope scope(ws);
   detail::with_elementwise(ctx.isa_policy(), [&](auto kernels) {
     using kernel = decltype(kernels);
@@ -120,7 +123,8 @@ void attention_backward(context<E, I>& ctx, matrix_view<const float> q, matrix_v
         const auto task = operands.task(span, kv_head, out.data, out.stride, lse.data, lse.stride);
         const index_t items = queries * operands.share();
         for (index_t first = 0; first < items; first += kernel::attention_lanes)
-          kernel::attend_backward_tile(task, gradient, first, std::min(kernel::attention_lanes, items - first),
+          kernel::attend_backward_tile(task, gradient, first,
+                                       std::min(kernel::attention_lanes, items - first),
                                        scratch + worker * scratch_size);
       }
     });

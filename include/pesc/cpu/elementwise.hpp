@@ -30,9 +30,8 @@ void for_rows(context<E, I>& ctx, index_t rows, index_t cols, Row row) {
 /// \brief Calls `row(kernels, i)` for every row index, in parallel, with the kernels of the instruction set.
 template <Executor E, IsaPolicy I, class Row>
 void for_rows_with_kernels(context<E, I>& ctx, index_t rows, index_t cols, Row row) {
-  with_elementwise(ctx.isa_policy(), [&](auto kernels) {
-    for_rows(ctx, rows, cols, [&](index_t i) { row(kernels, i); });
-  });
+  with_elementwise(ctx.isa_policy(),
+                   [&](auto kernels) { for_rows(ctx, rows, cols, [&](index_t i) { row(kernels, i); }); });
 }
 
 }  // namespace detail
@@ -45,9 +44,8 @@ void fill(context<E, I>& ctx, matrix_view<float> y, float v) {
 
 template <Executor E, IsaPolicy I>
 void fill(context<E, I>& ctx, vector_view<float> y, float v) {
-  ctx.executor().parallel_for(y.size, 65536, [&](index_t begin, index_t end, int) {
-    std::fill(y.data + begin, y.data + end, v);
-  });
+  ctx.executor().parallel_for(
+      y.size, 65536, [&](index_t begin, index_t end, int) { std::fill(y.data + begin, y.data + end, v); });
 }
 
 /// \brief y = x, converted to the element type of `y` (nearest, ties to even).
@@ -64,9 +62,7 @@ void copy(context<E, I>& ctx, matrix_view<const S> x, matrix_view<T> y) {
 }
 
 template <Executor E, IsaPolicy I, Scalar S, Scalar T>
-void copy(context<E, I>& ctx, matrix_view<S> x, matrix_view<T> y)
-  requires(!std::is_const_v<S>)
-{
+void copy(context<E, I>& ctx, matrix_view<S> x, matrix_view<T> y) requires(!std::is_const_v<S>) {
   copy(ctx, as_const(x), y);
 }
 
@@ -103,12 +99,14 @@ void gated_activate(context<E, I>& ctx, A, matrix_view<const float> gate, matrix
 ///
 /// `dgate` and `dup` may be any of the inputs, but not each other.
 template <Executor E, IsaPolicy I, Activation A>
-void gated_activate_backward(context<E, I>& ctx, A, matrix_view<const float> gate, matrix_view<const float> up,
-                             matrix_view<const float> dout, matrix_view<float> dgate, matrix_view<float> dup) {
-  PESC_ASSERT(gate.rows == dout.rows && gate.cols == dout.cols && up.rows == dout.rows && up.cols == dout.cols);
+void gated_activate_backward(context<E, I>& ctx, A, matrix_view<const float> gate,
+                             matrix_view<const float> up, matrix_view<const float> dout,
+                             matrix_view<float> dgate, matrix_view<float> dup) {
+  PESC_ASSERT(gate.rows == dout.rows && gate.cols == dout.cols && up.rows == dout.rows &&
+              up.cols == dout.cols);
   detail::for_rows_with_kernels(ctx, gate.rows, 4 * gate.cols, [&](auto kernels, index_t i) {
-    decltype(kernels)::template gated_backward<A>(gate.row(i), up.row(i), dout.row(i), dgate.row(i), dup.row(i),
-                                                  gate.cols);
+    decltype(kernels)::template gated_backward<A>(gate.row(i), up.row(i), dout.row(i), dgate.row(i),
+                                                  dup.row(i), gate.cols);
   });
 }
 
@@ -148,17 +146,19 @@ inline void dropout_row(const float* x, index_t cols, float p, const random_stre
 
 /// \brief y = x / (1 - p) where s.uniform(row, column) >= p, else 0; `y` may be `x`, 0 <= p < 1.
 template <Executor E, IsaPolicy I>
-void dropout(context<E, I>& ctx, matrix_view<const float> x, float p, const random_stream& s, matrix_view<float> y) {
+void dropout(context<E, I>& ctx, matrix_view<const float> x, float p, const random_stream& s,
+             matrix_view<float> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols && p >= 0.0f && p < 1.0f);
   detail::for_rows(ctx, x.rows, 8 * x.cols, [&](index_t i) {
     detail::dropout_row(x.row(i), x.cols, p, s, static_cast<std::uint32_t>(i), y.row(i));
   });
 }
 
-/// \brief As `dropout`, with the mask row of row i named by `row_ids[i]`, so that a mask does not depend on grouping.
+/// \brief As `dropout`, with the mask row of row i named by `row_ids[i]`, so that a mask does not depend on
+/// grouping.
 template <Executor E, IsaPolicy I>
-void dropout_rows(context<E, I>& ctx, matrix_view<const float> x, vector_view<const std::int32_t> row_ids, float p,
-                  const random_stream& s, matrix_view<float> y) {
+void dropout_rows(context<E, I>& ctx, matrix_view<const float> x, vector_view<const std::int32_t> row_ids,
+                  float p, const random_stream& s, matrix_view<float> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols && row_ids.size >= x.rows && p >= 0.0f && p < 1.0f);
   detail::for_rows(ctx, x.rows, 8 * x.cols, [&](index_t i) {
     detail::dropout_row(x.row(i), x.cols, p, s, static_cast<std::uint32_t>(row_ids[i]), y.row(i));

@@ -12,12 +12,14 @@
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
 
-/// \brief losses[t] = -log softmax(logits_t)[targets[t]]; dlogits = scale * (softmax - onehot), unless it is empty.
+/// \brief losses[t] = -log softmax(logits_t)[targets[t]]; dlogits = scale * (softmax - onehot), unless it is
+/// empty.
 ///
 /// A target of -1 means none: loss 0 and a gradient of zeros. `dlogits` may be `logits`.
 template <Executor E, IsaPolicy I>
-void cross_entropy(context<E, I>& ctx, matrix_view<const float> logits, vector_view<const std::int32_t> targets,
-                   float scale, vector_view<float> losses, matrix_view<float> dlogits) {
+void cross_entropy(context<E, I>& ctx, matrix_view<const float> logits,
+                   vector_view<const std::int32_t> targets, float scale, vector_view<float> losses,
+                   matrix_view<float> dlogits) {
   PESC_ASSERT(targets.size == logits.rows && losses.size >= logits.rows);
   PESC_ASSERT(dlogits.data == nullptr || (dlogits.rows == logits.rows && dlogits.cols == logits.cols));
   const index_t vocabulary = logits.cols;

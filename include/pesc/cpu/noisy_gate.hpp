@@ -12,9 +12,9 @@
 #include "pesc/cpu/reduce.hpp"
 #include "pesc/moe/routing_types.hpp"
 
-// Noisy top-k gating: Shazeer et al., "Outrageously large neural networks" (2017). With noise n ~ N(0, 1), noisy = clean +
-// n * sigma, sigma = softplus(raw) + epsilon, the k largest noisy logits choose, and the load of an expert is the
-// probability, over a new draw of its own noise, that it is among them, summed over rows.
+// Noisy top-k gating: Shazeer et al., "Outrageously large neural networks" (2017). With noise n ~ N(0, 1),
+// noisy = clean + n * sigma, sigma = softplus(raw) + epsilon, the k largest noisy logits choose, and the load
+// of an expert is the probability, over a new draw of its own noise, that it is among them, summed over rows.
 
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
@@ -62,7 +62,8 @@ void noisy_logits(context<E, I>& ctx, matrix_view<const float> clean, matrix_vie
 /// \brief dclean += dnoisy; draw += dnoisy * noise * sigmoid(raw).
 template <Executor E, IsaPolicy I>
 void noisy_logits_backward(context<E, I>& ctx, matrix_view<const float> raw, matrix_view<const float> noise,
-                           matrix_view<const float> dnoisy, matrix_view<float> dclean, matrix_view<float> draw) {
+                           matrix_view<const float> dnoisy, matrix_view<float> dclean,
+                           matrix_view<float> draw) {
   detail::for_rows(ctx, raw.rows, 8 * raw.cols, [&](index_t t) {
     for (index_t e = 0; e < raw.cols; ++e) {
       dclean(t, e) += dnoisy(t, e);
@@ -92,7 +93,8 @@ inline load_term load_of(const noisy_load_inputs<>& in, index_t t, index_t e, co
 
 /// \brief load[e] += estimated number of rows that choose expert e.
 template <Executor E, IsaPolicy I>
-void noisy_load(context<E, I>& ctx, const noisy_load_inputs<>& in, vector_view<double> load, workspace<>& ws) {
+void noisy_load(context<E, I>& ctx, const noisy_load_inputs<>& in, vector_view<double> load,
+                workspace<>& ws) {
   const index_t experts = in.clean.cols;
   constexpr index_t grain = 256;
   const workspace<>::scope scope(ws);
@@ -144,7 +146,8 @@ void fill(context<E, I>&, vector_view<double> y, double v) {
   std::fill(y.begin(), y.end(), v);
 }
 
-/// \brief counted[s] = expert[s] where the token of slot s counts, else `experts`, which marks a dropped slot.
+/// \brief counted[s] = expert[s] where the token of slot s counts, else `experts`, which marks a dropped
+/// slot.
 template <Executor E, IsaPolicy I>
 void mask_slots(context<E, I>&, vector_view<const std::int32_t> token, vector_view<const std::int32_t> expert,
                 vector_view<const std::uint8_t> valid, index_t experts, vector_view<std::int32_t> counted) {
@@ -152,7 +155,8 @@ void mask_slots(context<E, I>&, vector_view<const std::int32_t> token, vector_vi
     counted[s] = valid[token[s]] != 0 ? expert[s] : static_cast<std::int32_t>(experts);
 }
 
-/// \brief importance[e] += gates of expert e; load[e] += slots of expert e with a positive gate. Dropped slots are skipped.
+/// \brief importance[e] += gates of expert e; load[e] += slots of expert e with a positive gate. Dropped
+/// slots are skipped.
 template <Executor E, IsaPolicy I>
 void gate_totals(context<E, I>&, vector_view<const std::int32_t> expert, vector_view<const float> gate,
                  vector_view<double> importance, vector_view<double> load) {
@@ -191,13 +195,14 @@ void cv_squared_gradient(context<E, I>&, vector_view<const double> v, double sca
   for (const double x : v) variance += (x - mean) * (x - mean) / (n - 1.0);
   const double d = mean * mean + 1e-10;
   for (index_t e = 0; e < v.size; ++e)
-    dv[e] = static_cast<float>(scale * (2.0 * (v[e] - mean) / ((n - 1.0) * d) - 2.0 * mean * variance / (n * d * d)));
+    dv[e] = static_cast<float>(scale *
+                               (2.0 * (v[e] - mean) / ((n - 1.0) * d) - 2.0 * mean * variance / (n * d * d)));
 }
 
 /// \brief dgate[s] += dimportance[expert[s]] for the slots that are not dropped.
 template <Executor E, IsaPolicy I>
-void importance_backward(context<E, I>&, vector_view<const std::int32_t> expert, vector_view<const float> dimportance,
-                         vector_view<float> dgate) {
+void importance_backward(context<E, I>&, vector_view<const std::int32_t> expert,
+                         vector_view<const float> dimportance, vector_view<float> dgate) {
   for (index_t s = 0; s < expert.size; ++s)
     if (expert[s] < dimportance.size) dgate[s] += dimportance[expert[s]];
 }

@@ -10,7 +10,8 @@
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
 
-/// \brief y = x / sqrt(mean(x²) + eps) * weight per row; keeps the factor of each row in `inv_rms` for backward.
+/// \brief y = x / sqrt(mean(x²) + eps) * weight per row; keeps the factor of each row in `inv_rms` for
+/// backward.
 ///
 /// Zhang, Sennrich, "Root mean square layer normalization" (2019). `y` may be `x`.
 template <Executor E, IsaPolicy I>
@@ -35,7 +36,8 @@ void rms_norm_backward(context<E, I>& ctx, matrix_view<const float> x, vector_vi
     using kernel = decltype(kernels);
     const float inv = inv_rms[i];
     const float mean = kernel::dot(x.row(i), dy.row(i), weight.data, x.cols) / static_cast<float>(x.cols);
-    kernel::norm_backward_row(x.row(i), weight.data, dy.row(i), inv, mean * inv * inv * inv, dx.row(i), x.cols);
+    kernel::norm_backward_row(x.row(i), weight.data, dy.row(i), inv, mean * inv * inv * inv, dx.row(i),
+                              x.cols);
   });
 }
 

@@ -16,7 +16,8 @@ void adamw_step(context<E, I>& ctx, vector_view<float> p, vector_view<const floa
   PESC_ASSERT(p.size == g.size && p.size == m.size && p.size == v.size);
   detail::with_elementwise(ctx.isa_policy(), [&](auto kernels) {
     ctx.executor().parallel_for(p.size, 8192, [&](index_t begin, index_t end, int) {
-      decltype(kernels)::adamw(p.data + begin, g.data + begin, m.data + begin, v.data + begin, end - begin, c);
+      decltype(kernels)::adamw(p.data + begin, g.data + begin, m.data + begin, v.data + begin, end - begin,
+                               c);
     });
   });
 }

@@ -36,7 +36,8 @@ inline softmax_terms softmax_of(const float* x, index_t n) {
   return s;
 }
 
-/// \brief Indices of the `k` largest of `n` values, best first; ties go to the lower index, NaN counts as -infinity.
+/// \brief Indices of the `k` largest of `n` values, best first; ties go to the lower index, NaN counts as
+/// -infinity.
 inline void top_k(const float* x, index_t n, int k, std::int32_t* best) {
   float values[max_top_k];
   int count = 0;
@@ -111,7 +112,8 @@ template <Executor E, IsaPolicy I>
 
 /// \brief y[i] = <a_i, b_i>.
 template <Executor E, IsaPolicy I>
-void row_dot(context<E, I>& ctx, matrix_view<const float> a, matrix_view<const float> b, vector_view<float> y) {
+void row_dot(context<E, I>& ctx, matrix_view<const float> a, matrix_view<const float> b,
+             vector_view<float> y) {
   PESC_ASSERT(a.rows == b.rows && a.cols == b.cols && y.size >= a.rows);
   detail::for_rows_with_kernels(ctx, a.rows, a.cols, [&](auto kernels, index_t i) {
     y[i] = decltype(kernels)::dot(a.row(i), b.row(i), a.cols);

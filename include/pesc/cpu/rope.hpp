@@ -14,8 +14,8 @@ inline namespace PESC_CPU_ABI {
 
 /// \brief Turns the pairs of every head of row t by positions[t] * inv_freq, in place.
 ///
-/// `inv_freq` has head_dim / 2 elements, which gives the head size. `direction` is +1, or -1 for the inverse, which is
-/// also the backward operation.
+/// `inv_freq` has head_dim / 2 elements, which gives the head size. `direction` is +1, or -1 for the inverse,
+/// which is also the backward operation.
 template <Executor E, IsaPolicy I>
 void rope(context<E, I>& ctx, matrix_view<float> q, vector_view<const std::int32_t> positions,
           vector_view<const float> inv_freq, rope_pairing pairing, float direction) {

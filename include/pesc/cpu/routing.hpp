@@ -18,8 +18,8 @@ namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
 /// \brief Chooses the k experts with the largest logits of every row and their gates.
 ///
-/// Slot t * k + j holds the j-th best expert of token t. Ties go to the lower index; NaN counts as -infinity; a row of
-/// -infinity takes experts 0 to k - 1 with equal gates. 1 <= k <= min(experts, max_top_k).
+/// Slot t * k + j holds the j-th best expert of token t. Ties go to the lower index; NaN counts as -infinity;
+/// a row of -infinity takes experts 0 to k - 1 with equal gates. 1 <= k <= min(experts, max_top_k).
 template <Executor E, IsaPolicy I>
 void top_k_softmax(context<E, I>& ctx, matrix_view<const float> logits, int k, const gate_options& options,
                    vector_view<std::int32_t> expert, vector_view<float> gate) {
@@ -32,7 +32,8 @@ void top_k_softmax(context<E, I>& ctx, matrix_view<const float> logits, int k, c
     float* weight = gate.data + t * k;
     detail::top_k(x, logits.cols, k, chosen);
     for (int j = 0; j < k; ++j) weight[j] = x[chosen[j]];
-    const detail::softmax_terms s = over_all ? detail::softmax_of(x, logits.cols) : detail::softmax_of(weight, k);
+    const detail::softmax_terms s =
+        over_all ? detail::softmax_of(x, logits.cols) : detail::softmax_of(weight, k);
     for (int j = 0; j < k; ++j) weight[j] = s.probability(weight[j]);
   });
 }
@@ -41,9 +42,10 @@ void top_k_softmax(context<E, I>& ctx, matrix_view<const float> logits, int k, c
 ///
 /// Without renormalisation the softmax over all experts passes a gradient to the unselected ones too.
 template <Executor E, IsaPolicy I>
-void top_k_softmax_backward(context<E, I>& ctx, matrix_view<const float> logits, int k, const gate_options& options,
-                            vector_view<const std::int32_t> expert, vector_view<const float> gate,
-                            vector_view<const float> dgate, matrix_view<float> dlogits) {
+void top_k_softmax_backward(context<E, I>& ctx, matrix_view<const float> logits, int k,
+                            const gate_options& options, vector_view<const std::int32_t> expert,
+                            vector_view<const float> gate, vector_view<const float> dgate,
+                            matrix_view<float> dlogits) {
   const bool over_all = options.order == gate_order::softmax_before_top_k && !options.renormalize;
   detail::for_rows(ctx, logits.rows, 8 * logits.cols, [&](index_t t) {
     const std::int32_t* chosen = expert.data + t * k;
@@ -86,13 +88,14 @@ inline void counting_sort(vector_view<const std::int32_t> keys, index_t buckets,
 
 /// \brief Orders slots by expert and by token; fills every array of `groups` from its `experts` and `tokens`.
 ///
-/// An expert index of `groups.experts` marks a dropped slot: its `slot_of` is -1, and it stands behind the grouped rows
-/// in `slots` and `token_of`, so that every entry there names a valid slot and token.
+/// An expert index of `groups.experts` marks a dropped slot: its `slot_of` is -1, and it stands behind the
+/// grouped rows in `slots` and `token_of`, so that every entry there names a valid slot and token.
 template <Executor E, IsaPolicy I>
-void group_by_expert(context<E, I>&, vector_view<const std::int32_t> token, vector_view<const std::int32_t> expert,
-                     slot_groups<> groups) {
+void group_by_expert(context<E, I>&, vector_view<const std::int32_t> token,
+                     vector_view<const std::int32_t> expert, slot_groups<> groups) {
   PESC_ASSERT(token.size == expert.size && groups.slots.size >= expert.size);
-  PESC_ASSERT(groups.expert_offsets.size == groups.experts + 1 && groups.token_offsets.size == groups.tokens + 1);
+  PESC_ASSERT(groups.expert_offsets.size == groups.experts + 1 &&
+              groups.token_offsets.size == groups.tokens + 1);
   detail::counting_sort(expert, groups.experts, groups.expert_offsets.data, groups.slots.data);
   detail::counting_sort(token, groups.tokens, groups.token_offsets.data, groups.token_slots.data);
   const index_t kept = groups.expert_offsets[groups.experts];
@@ -130,7 +133,8 @@ void gather_scaled_rows(context<E, I>& ctx, matrix_view<const float> x, vector_v
 /// rho is 1, or with `gate_sum` the sum of the gates of the kept slots. Slots are added in their order.
 template <Executor E, IsaPolicy I>
 void combine_rows(context<E, I>& ctx, matrix_view<const float> h, matrix_view<const float> e,
-                  vector_view<const float> gate, const slot_groups<>& groups, bool gate_sum, matrix_view<float> y) {
+                  vector_view<const float> gate, const slot_groups<>& groups, bool gate_sum,
+                  matrix_view<float> y) {
   PESC_ASSERT(h.rows == y.rows && h.cols == y.cols && groups.tokens == y.rows);
   detail::for_rows_with_kernels(ctx, y.rows, 4 * y.cols, [&](auto kernels, index_t t) {
     using kernel = decltype(kernels);
@@ -150,7 +154,8 @@ void combine_rows(context<E, I>& ctx, matrix_view<const float> h, matrix_view<co
 
 /// \brief y[t] += sum over the kept slots s of t of rows[slot_of[s]], in the order of the slots.
 template <Executor E, IsaPolicy I>
-void sum_slots(context<E, I>& ctx, const slot_groups<>& groups, matrix_view<const float> rows, matrix_view<float> y) {
+void sum_slots(context<E, I>& ctx, const slot_groups<>& groups, matrix_view<const float> rows,
+               matrix_view<float> y) {
   PESC_ASSERT(groups.tokens == y.rows && rows.cols == y.cols);
   detail::for_rows_with_kernels(ctx, y.rows, 4 * y.cols, [&](auto kernels, index_t t) {
     for (std::int32_t n = groups.token_offsets[t]; n < groups.token_offsets[t + 1]; ++n) {
@@ -164,9 +169,9 @@ void sum_slots(context<E, I>& ctx, const slot_groups<>& groups, matrix_view<cons
 ///
 /// \param valid  [tokens], 0 for rows that do not count (padding); empty: all rows count
 template <Executor E, IsaPolicy I>
-void balance_accumulate(context<E, I>& ctx, matrix_view<const float> logits, vector_view<const std::int32_t> token,
-                        vector_view<const std::int32_t> expert, vector_view<const std::uint8_t> valid,
-                        balance_sums<> sums, workspace<>& ws) {
+void balance_accumulate(context<E, I>& ctx, matrix_view<const float> logits,
+                        vector_view<const std::int32_t> token, vector_view<const std::int32_t> expert,
+                        vector_view<const std::uint8_t> valid, balance_sums<> sums, workspace<>& ws) {
   const index_t experts = logits.cols;
   constexpr index_t grain = 256;
   const workspace<>::scope scope(ws);
@@ -196,8 +201,9 @@ void balance_accumulate(context<E, I>& ctx, matrix_view<const float> logits, vec
 
 /// \brief dlogits[t,e] += scale * p_e * (f_e - <f, p>) + z_scale * lse_t * p_e for the rows that count.
 template <Executor E, IsaPolicy I>
-void balance_backward(context<E, I>& ctx, matrix_view<const float> logits, vector_view<const std::uint8_t> valid,
-                      vector_view<const float> f, float scale, float z_scale, matrix_view<float> dlogits) {
+void balance_backward(context<E, I>& ctx, matrix_view<const float> logits,
+                      vector_view<const std::uint8_t> valid, vector_view<const float> f, float scale,
+                      float z_scale, matrix_view<float> dlogits) {
   PESC_ASSERT(f.size == logits.cols && dlogits.rows == logits.rows && dlogits.cols == logits.cols);
   detail::for_rows(ctx, logits.rows, 8 * logits.cols, [&](index_t t) {
     if (!valid.empty() && valid[t] == 0) return;

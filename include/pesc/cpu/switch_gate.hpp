@@ -21,15 +21,17 @@ void number_groups(context<E, I>&, index_t size, index_t rows, vector_view<std::
 
 /// \brief Top-1 choice with capacity: Fedus, Zoph, Shazeer, "Switch transformers" (2021).
 ///
-/// The gate is the probability of the best expert. Within a group of rows each expert takes its first `capacity` tokens;
-/// a later one is dropped: its expert becomes `logits.cols` and its gate 0. Ties go to the lower index.
+/// The gate is the probability of the best expert. Within a group of rows each expert takes its first
+/// `capacity` tokens; a later one is dropped: its expert becomes `logits.cols` and its gate 0. Ties go to the
+/// lower index.
 ///
 /// \param group_offsets  [groups + 1], first row of each group (a sequence) and the end of the last
 /// \param capacity  tokens per expert and group
 /// \param choice  [tokens], the expert before dropping, which the balance loss counts; may be empty
 template <Executor E, IsaPolicy I>
-void switch_assign(context<E, I>& ctx, matrix_view<const float> logits, vector_view<const std::int32_t> group_offsets,
-                   index_t capacity, vector_view<std::int32_t> expert, vector_view<float> gate,
+void switch_assign(context<E, I>& ctx, matrix_view<const float> logits,
+                   vector_view<const std::int32_t> group_offsets, index_t capacity,
+                   vector_view<std::int32_t> expert, vector_view<float> gate,
                    vector_view<std::int32_t> choice, workspace<>& ws) {
   const index_t experts = logits.cols;
   const workspace<>::scope scope(ws);
@@ -57,8 +59,9 @@ void switch_assign(context<E, I>& ctx, matrix_view<const float> logits, vector_v
 
 /// \brief dlogits += gradient of the gates of `switch_assign`; dropped tokens have none.
 template <Executor E, IsaPolicy I>
-void switch_backward(context<E, I>& ctx, matrix_view<const float> logits, vector_view<const std::int32_t> expert,
-                     vector_view<const float> dgate, matrix_view<float> dlogits) {
+void switch_backward(context<E, I>& ctx, matrix_view<const float> logits,
+                     vector_view<const std::int32_t> expert, vector_view<const float> dgate,
+                     matrix_view<float> dlogits) {
   const index_t experts = logits.cols;
   detail::for_rows(ctx, logits.rows, 8 * experts, [&](index_t t) {
     if (expert[t] >= experts) return;

@@ -5,9 +5,11 @@
 
 namespace pesc {
 
-/// \brief Query rows that see one run of keys: query i sees key_begin .. key_begin + past + (i - query_begin).
+/// \brief Query rows that see one run of keys: query i sees key_begin .. key_begin + past + (i -
+/// query_begin).
 ///
-/// Training: key_begin == query_begin and past == 0. Decoding with a cache: `past` keys came before the first query.
+/// Training: key_begin == query_begin and past == 0. Decoding with a cache: `past` keys came before the first
+/// query.
 struct attention_span {
   index_t query_begin = 0;
   index_t query_end = 0;

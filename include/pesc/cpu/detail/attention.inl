@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Included by elementwise.inl.
 //
-// A tile is as many items (queries of one head) as two registers have lanes. Scores, probabilities and sums of a tile
-// lie lane by lane, so that softmax needs no sums across lanes and small heads fill the registers; keys and values are
-// broadcast from where they are.
+// A tile is as many items (queries of one head) as two registers have lanes. Scores, probabilities and sums
+// of a tile lie lane by lane, so that softmax needs no sums across lanes and small heads fill the registers;
+// keys and values are broadcast from where they are.
 
 /// \brief How a small product meets what its place holds.
 enum class product_mode { overwrite, add, fade_and_add };
@@ -38,7 +38,8 @@ struct small_product {
   const float* fade;  ///< per column, what y is multiplied by first
 };
 
-/// \brief y becomes, gets or fades before it gets `sum`; `left` columns are there, `Full` where that is whole registers.
+/// \brief y becomes, gets or fades before it gets `sum`; `left` columns are there, `Full` where that is whole
+/// registers.
 template <product_mode Mode, bool Full>
 [[gnu::always_inline]] inline void finish_product(float* y, vec sum, const float* fade, index_t left) {
   if constexpr (Mode == product_mode::add) sum = simd::add(sum, Full ? simd::load(y) : simd::load_n(y, left));
@@ -53,10 +54,14 @@ template <product_mode Mode, bool Full, std::size_t Vectors>
 [[gnu::always_inline]] inline void finish_products(float* y, const vec (&sums)[Vectors], const float* fade,
                                                    index_t left) {
   finish_product<Mode, Full>(y, sums[0], fade, std::min(left, simd::width));
-  if constexpr (Vectors > 1) finish_product<Mode, Full>(y + simd::width, sums[1], fade + simd::width, left - simd::width);
+  if constexpr (Vectors > 1)
+    finish_product<Mode, Full>(y + simd::width, sums[1],
+                               fade + (Mode == product_mode::fade_and_add ? simd::width : 0),
+                               left - simd::width);
 }
 
-/// Loops over rows are written as packs: compilers leave arrays of registers in memory where they do not unroll.
+/// Loops over rows are written as packs: compilers leave arrays of registers in memory where they do not
+/// unroll.
 template <product_mode Mode, bool Full, std::size_t Vectors, std::size_t... R>
 [[gnu::always_inline]] inline void multiply_small_block(const small_product& p, index_t row, index_t col,
                                                         std::index_sequence<R...> rows) {
@@ -113,19 +118,22 @@ struct attention_kernels {
                              const Offset& offset, float* columns) {
     for (index_t l = 0; l < attention_lanes; ++l) {
       const float* row = l < items ? rows + offset(first + l) : nullptr;
-      for (index_t c = 0; c < head_dim; ++c) columns[c * attention_lanes + l] = row == nullptr ? 0.0f : row[c] * scale;
+      for (index_t c = 0; c < head_dim; ++c)
+        columns[c * attention_lanes + l] = row == nullptr ? 0.0f : row[c] * scale;
     }
   }
 
   /// Number of keys that each lane sees from key `begin` on, as floats.
-  static void write_limits(const attention_task& task, index_t first, index_t items, index_t begin, float* limits) {
+  static void write_limits(const attention_task& task, index_t first, index_t items, index_t begin,
+                           float* limits) {
     for (index_t l = 0; l < attention_lanes; ++l)
       limits[l] = static_cast<float>(task.keys(first + std::min(l, items - 1)) - begin);
   }
 
-  /// Scores become exponentials relative to the largest so far; `fade` is what earlier sums must be multiplied by.
-  static void soften(float* scores, index_t keys, bool masked, const float* limits, float* tops, float* totals,
-                     float* fades) {
+  /// Scores become exponentials relative to the largest so far; `fade` is what earlier sums must be
+  /// multiplied by.
+  static void soften(float* scores, index_t keys, bool masked, const float* limits, float* tops,
+                     float* totals, float* fades) {
     for (index_t at = 0; at < attention_lanes; at += simd::width) {
       const vec limit = simd::load(limits + at);
       const vec hidden = simd::set(-HUGE_VALF);
@@ -165,7 +173,8 @@ struct attention_kernels {
     float* totals = tops + lanes;
     float* fades = totals + lanes;
     float* limits = fades + lanes;
-    gather_columns(task.q, first, items, size, task.scale, [&](index_t i) { return task.query(i); }, queries);
+    gather_columns(
+        task.q, first, items, size, task.scale, [&](index_t i) { return task.query(i); }, queries);
     std::fill_n(sums, size * lanes, 0.0f);
     std::fill_n(tops, lanes, -HUGE_VALF);
     std::fill_n(totals, lanes, 0.0f);
@@ -202,7 +211,8 @@ struct attention_kernels {
         even = simd::fmadd(simd::broadcast(weights + j), simd::load_n(row, left), even);
         odd = simd::fmadd(simd::broadcast(weights + j + 1), simd::load_n(row + stride, left), odd);
       }
-      if (j < n) even = simd::fmadd(simd::broadcast(weights + j), simd::load_n(v + j * stride + c, left), even);
+      if (j < n)
+        even = simd::fmadd(simd::broadcast(weights + j), simd::load_n(v + j * stride + c, left), even);
       simd::store_n(out + c, simd::add(even, odd), left);
     }
   }

@@ -33,8 +33,8 @@ static void differentiate(float* scores, float* gradients, index_t keys, bool ma
 }
 
 /// Writes dq of the items, adds to dk and dv of the keys that they see.
-static void attend_backward_tile(const attention_task& task, const attention_gradient_task& gradient, index_t first,
-                                 index_t items, float* scratch) {
+static void attend_backward_tile(const attention_task& task, const attention_gradient_task& gradient,
+                                 index_t first, index_t items, float* scratch) {
   constexpr index_t lanes = attention_lanes;
   const index_t size = task.head_dim;
   const index_t padded = round_up(size, simd::width);
@@ -59,7 +59,8 @@ static void attend_backward_tile(const attention_task& task, const attention_gra
   for (index_t l = 0; l < lanes; ++l) {
     // Lanes without an item get probabilities of zero.
     lses[l] = l < items ? task.lse[task.statistic(first + l)] : HUGE_VALF;
-    means[l] = l < items ? reduce_kernels::dot(gradient.dout + dout(first + l), task.out + task.output(first + l), size)
+    means[l] = l < items ? reduce_kernels::dot(gradient.dout + dout(first + l),
+                                               task.out + task.output(first + l), size)
                          : 0.0f;
   }
 
@@ -77,9 +78,11 @@ static void attend_backward_tile(const attention_task& task, const attention_gra
     multiply_small<product_mode::add>(
         {gradients, lanes, n, k, task.k_stride, 1, dquery_columns, lanes, size, lanes, nullptr});
     multiply_small<product_mode::add>({dout_rows, padded, lanes, scores, 1, lanes,
-                                       gradient.dv + begin * gradient.dv_stride, gradient.dv_stride, n, size, nullptr});
+                                       gradient.dv + begin * gradient.dv_stride, gradient.dv_stride, n, size,
+                                       nullptr});
     multiply_small<product_mode::add>({query_rows, padded, lanes, gradients, 1, lanes,
-                                       gradient.dk + begin * gradient.dk_stride, gradient.dk_stride, n, size, nullptr});
+                                       gradient.dk + begin * gradient.dk_stride, gradient.dk_stride, n, size,
+                                       nullptr});
   }
   for (index_t l = 0; l < items; ++l) {
     const index_t item = first + l;

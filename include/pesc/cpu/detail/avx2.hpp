@@ -167,6 +167,7 @@ inline constexpr index_t fused_transposed_limit = 2;
 #include "pesc/cpu/detail/nf4.inl"
 #include "pesc/cpu/detail/fused_memory.inl"
 #include "pesc/cpu/detail/fused.inl"
+#include "pesc/cpu/detail/fused_transposed.inl"
 #include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
 

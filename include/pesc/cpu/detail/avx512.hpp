@@ -182,6 +182,7 @@ inline constexpr index_t fused_transposed_limit = 6;
 #include "pesc/cpu/detail/fused_registers.inl"
 #include "pesc/cpu/detail/fused_registers_float.inl"
 #include "pesc/cpu/detail/fused.inl"
+#include "pesc/cpu/detail/fused_transposed.inl"
 #include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
 

@@ -9,8 +9,9 @@
 #include "pesc/nn/adamw.hpp"
 #include "pesc/nn/attention_types.hpp"
 
-// The kernels that are not products, once for every instruction set, on the registers of its region. Whatever the
-// .inl files need is included above: a header first seen inside a region would be compiled for its instruction set.
+// The kernels that are not products, once for every instruction set, on the registers of its region. Whatever
+// the .inl files need is included above: a header first seen inside a region would be compiled for its
+// instruction set.
 
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after `vec`
-// (the register type) and `simd` (operations on it) are defined there.
+// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after
+// `vec` (the register type) and `simd` (operations on it) are defined there.
 
-/// \brief exp(x) to about one unit in the last place; below -86.6, next to where results turn subnormal, 0; NaN stays.
+/// \brief exp(x) to about one unit in the last place; below -86.6, next to where results turn subnormal, 0;
+/// NaN stays.
 ///
-/// exp(x) = 2^n exp(r) with n the nearest integer to x / ln 2; the minimax polynomial of exp on [-ln2 / 2, ln2 / 2]
-/// has a relative error of 2e-9.
+/// exp(x) = 2^n exp(r) with n the nearest integer to x / ln 2; the minimax polynomial of exp on [-ln2 / 2,
+/// ln2 / 2] has a relative error of 2e-9.
 [[gnu::always_inline]] inline vec exp(vec x) {
   if constexpr (simd::width < 8) {
     // Without vector instructions the library's function is faster, and more exact.
@@ -15,7 +16,8 @@
     return simd::load(lanes);
   }
   const vec bounded = simd::min(simd::set(89.0f), x);
-  const vec n = simd::max(simd::round(simd::mul(bounded, simd::set(1.44269504088896341f))), simd::set(-125.0f));
+  const vec n =
+      simd::max(simd::round(simd::mul(bounded, simd::set(1.44269504088896341f))), simd::set(-125.0f));
   // ln 2 in two parts, so that n times the first is exact.
   vec r = simd::fmadd(n, simd::set(-0.693359375f), bounded);
   r = simd::fmadd(n, simd::set(2.12194440e-4f), r);
@@ -48,7 +50,8 @@
 
 /// \brief The normal distribution function and `density` = exp(-x² / 2), to an absolute error of 1e-7.
 ///
-/// erfc(z) = t exp(-z²) P(t) with t = 1 / (1 + z / 2) for z >= 0; P is a minimax polynomial with an error of 5e-8.
+/// erfc(z) = t exp(-z²) P(t) with t = 1 / (1 + z / 2) for z >= 0; P is a minimax polynomial with an error of
+/// 5e-8.
 [[gnu::always_inline]] inline vec normal_distribution(vec x, vec& density) {
   const vec one = simd::set(1.0f);
   const vec z = simd::mul(simd::abs(x), simd::set(0.70710678118654752f));
@@ -67,7 +70,8 @@
   return simd::select(simd::less(simd::zero(), x), simd::sub(one, tail), tail);
 }
 
-/// \brief Value and derivative of an activation; a user's own goes through its scalar functions, lane by lane.
+/// \brief Value and derivative of an activation; a user's own goes through its scalar functions, lane by
+/// lane.
 template <class A>
 struct activation_kernel {
   static inline vec value(vec x) {
@@ -140,6 +144,8 @@ struct activation_kernel<relu> {
   }
 };
 
+#include "pesc/cpu/detail/reduce.inl"
+
 /// \brief Operations on one row of n elements. Outputs may be inputs.
 struct row_kernels {
   template <class A>
@@ -170,7 +176,8 @@ struct row_kernels {
   static void gated_activate(const float* gate, const float* up, float* out, index_t n) {
     for (index_t j = 0; j < n; j += simd::width) {
       if (n - j >= simd::width) {
-        simd::store(out + j, simd::mul(activation_kernel<A>::value(simd::load(gate + j)), simd::load(up + j)));
+        simd::store(out + j,
+                    simd::mul(activation_kernel<A>::value(simd::load(gate + j)), simd::load(up + j)));
       } else {
         const vec a = activation_kernel<A>::value(simd::load_n(gate + j, n - j));
         simd::store_n(out + j, simd::mul(a, simd::load_n(up + j, n - j)), n - j);
@@ -205,7 +212,8 @@ struct row_kernels {
     index_t j = 0;
     for (; n - j >= simd::width; j += simd::width)
       simd::store(y + j, simd::fmadd(a, simd::load(x + j), simd::load(y + j)));
-    if (j < n) simd::store_n(y + j, simd::fmadd(a, simd::load_n(x + j, n - j), simd::load_n(y + j, n - j)), n - j);
+    if (j < n)
+      simd::store_n(y + j, simd::fmadd(a, simd::load_n(x + j, n - j), simd::load_n(y + j, n - j)), n - j);
   }
 
   /// y = alpha * x.
@@ -225,8 +233,7 @@ struct row_kernels {
   }
 };
 
-#include "pesc/cpu/detail/reduce.inl"
-#include "pesc/cpu/detail/optimizer.inl"
 #include "pesc/cpu/detail/attention.inl"
+#include "pesc/cpu/detail/optimizer.inl"
 
 struct elementwise_kernels : row_kernels, reduce_kernels, optimizer_kernels, attention_kernels {};

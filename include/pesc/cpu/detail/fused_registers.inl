@@ -23,34 +23,42 @@ struct partial_sums {
 };
 
 template <class Product, std::size_t Tokens, std::size_t Step, std::size_t... T>
-[[gnu::always_inline]] inline void add_step(vec (&sums)[Tokens * chains<Tokens>], vec w,
-                                            const typename Product::element* x, std::index_sequence<T...>) {
+[[gnu::always_inline]] inline void add_row_step(vec (&sums)[Tokens * chains<Tokens>], vec w, const vec (&x)[Tokens],
+                                                std::index_sequence<T...>) {
   constexpr std::size_t chain = Step % chains<Tokens>;
-  ((sums[T * chains<Tokens> + chain] =
-        Product::multiply_add(Product::broadcast(x + Step * Tokens + T), w, sums[T * chains<Tokens> + chain])),
-   ...);
+  ((sums[T * chains<Tokens> + chain] = Product::multiply_add(x[T], w, sums[T * chains<Tokens> + chain])), ...);
 }
 
-template <class Product, std::size_t Tokens, bool Stream, std::size_t... Step>
-[[gnu::always_inline]] inline void fused_rows(const std::uint8_t* codes, const typename Product::table& table,
-                                              const typename Product::element* x,
-                                              vec (&sums)[Tokens * chains<Tokens>], std::index_sequence<Step...>) {
-  const __m512i v = _mm512_loadu_si512(codes);
-  // Not kept in the outer caches: nobody reads these codes again soon.
-  if constexpr (Stream) _mm_prefetch(reinterpret_cast<const char*>(codes + prefetch_distance), _MM_HINT_NTA);
-  (add_step<Product, Tokens, Step>(sums, Product::template decode<Step>(v, table), x, std::make_index_sequence<Tokens>{}),
-   ...);
+/// \brief One step of k for 64 rows: every sum gets one product before any gets its next, which hides their latency.
+template <class Product, std::size_t Tokens, std::size_t Step, std::size_t... T>
+[[gnu::always_inline]] inline void add_step(const __m512i (&codes)[4], const typename Product::table& table,
+                                            const typename Product::element* x, partial_sums<Tokens>& part,
+                                            std::index_sequence<T...> tokens) {
+  const vec right[Tokens] = {Product::broadcast(x + Step * Tokens + T)...};
+  add_row_step<Product, Tokens, Step>(part.v[0], Product::template decode<Step>(codes[0], table), right, tokens);
+  add_row_step<Product, Tokens, Step>(part.v[1], Product::template decode<Step>(codes[1], table), right, tokens);
+  add_row_step<Product, Tokens, Step>(part.v[2], Product::template decode<Step>(codes[2], table), right, tokens);
+  add_row_step<Product, Tokens, Step>(part.v[3], Product::template decode<Step>(codes[3], table), right, tokens);
+}
+
+template <class Product, std::size_t Tokens, std::size_t... Step>
+[[gnu::always_inline]] inline void add_steps(const __m512i (&codes)[4], const typename Product::table& table,
+                                             const typename Product::element* x, partial_sums<Tokens>& part,
+                                             std::index_sequence<Step...>) {
+  (add_step<Product, Tokens, Step>(codes, table, x, part, std::make_index_sequence<Tokens>{}), ...);
 }
 
 /// \brief Adds 8 columns of 64 rows for all tokens.
 template <class Product, std::size_t Tokens, bool Stream>
 [[gnu::always_inline]] inline void fused_group(const std::uint8_t* codes, const typename Product::table& table,
                                                const typename Product::element* x, partial_sums<Tokens>& part) {
-  constexpr auto steps = std::make_index_sequence<static_cast<std::size_t>(Product::steps)>{};
-  fused_rows<Product, Tokens, Stream>(codes, table, x, part.v[0], steps);
-  fused_rows<Product, Tokens, Stream>(codes + 64, table, x, part.v[1], steps);
-  fused_rows<Product, Tokens, Stream>(codes + 128, table, x, part.v[2], steps);
-  fused_rows<Product, Tokens, Stream>(codes + 192, table, x, part.v[3], steps);
+  // Not kept in the outer caches: nobody reads these codes again soon.
+  if constexpr (Stream)
+    for (index_t line = 0; line < 256; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(codes + prefetch_distance + line), _MM_HINT_NTA);
+  const __m512i rows[4] = {_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 64), _mm512_loadu_si512(codes + 128),
+                           _mm512_loadu_si512(codes + 192)};
+  add_steps<Product, Tokens>(rows, table, x, part, std::make_index_sequence<static_cast<std::size_t>(Product::steps)>{});
 }
 
 template <std::size_t Tokens, std::size_t V>

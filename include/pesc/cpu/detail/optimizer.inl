@@ -37,7 +37,8 @@ struct optimizer_kernels {
       simd::store(v + j, square);
     }
     if (j == n) return;
-    vec parameter = simd::load_n(p + j, n - j), mean = simd::load_n(m + j, n - j), square = simd::load_n(v + j, n - j);
+    vec parameter = simd::load_n(p + j, n - j), mean = simd::load_n(m + j, n - j),
+        square = simd::load_n(v + j, n - j);
     update(parameter, simd::load_n(g + j, n - j), mean, square);
     simd::store_n(p + j, parameter, n - j);
     simd::store_n(m + j, mean, n - j);

@@ -35,7 +35,8 @@ struct reduce_kernels {
       s0 = simd::fmadd(simd::load(a + j), simd::mul(simd::load(b + j), simd::load(c + j)), s0);
       s1 = simd::fmadd(simd::load(a + j + w), simd::mul(simd::load(b + j + w), simd::load(c + j + w)), s1);
     }
-    for (; n - j >= w; j += w) s0 = simd::fmadd(simd::load(a + j), simd::mul(simd::load(b + j), simd::load(c + j)), s0);
+    for (; n - j >= w; j += w)
+      s0 = simd::fmadd(simd::load(a + j), simd::mul(simd::load(b + j), simd::load(c + j)), s0);
     if (j < n) {
       const vec product = simd::mul(simd::load_n(b + j, n - j), simd::load_n(c + j, n - j));
       s1 = simd::fmadd(simd::load_n(a + j, n - j), product, s1);
@@ -53,7 +54,8 @@ struct reduce_kernels {
     return result;
   }
 
-  /// Sum of exp(x - top), where NaN counts as -infinity; with `y` also keeps the terms there. `top` is finite.
+  /// Sum of exp(x - top), where NaN counts as -infinity; with `y` also keeps the terms there. `top` is
+  /// finite.
   template <bool Keep>
   static float exp_row(const float* x, float top, float* y, index_t n) {
     const vec shift = simd::set(top);
@@ -83,12 +85,13 @@ struct reduce_kernels {
     for (; n - j >= simd::width; j += simd::width)
       simd::store(y + j, simd::mul(simd::mul(simd::load(x + j), f), simd::load(weight + j)));
     if (j < n)
-      simd::store_n(y + j, simd::mul(simd::mul(simd::load_n(x + j, n - j), f), simd::load_n(weight + j, n - j)), n - j);
+      simd::store_n(
+          y + j, simd::mul(simd::mul(simd::load_n(x + j, n - j), f), simd::load_n(weight + j, n - j)), n - j);
   }
 
   /// dx += dy * weight * factor - x * along.
-  static void norm_backward_row(const float* x, const float* weight, const float* dy, float factor, float along,
-                                float* dx, index_t n) {
+  static void norm_backward_row(const float* x, const float* weight, const float* dy, float factor,
+                                float along, float* dx, index_t n) {
     const vec f = simd::set(factor), a = simd::set(along);
     index_t j = 0;
     for (; n - j >= simd::width; j += simd::width) {

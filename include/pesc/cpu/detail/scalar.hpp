@@ -166,6 +166,7 @@ inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (
 #include "pesc/cpu/detail/nf4.inl"
 #include "pesc/cpu/detail/fused_memory.inl"
 #include "pesc/cpu/detail/fused.inl"
+#include "pesc/cpu/detail/fused_transposed.inl"
 #include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
 
