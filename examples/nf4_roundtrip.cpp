@@ -42,11 +42,13 @@ statistics round_trip(const std::vector<float>& weights) {
   statistics out;
   double error = 0.0;
   double power = 0.0;
-  for (index_t i = 0; i < rows * cols; ++i) {
-    const double difference = std::fabs(static_cast<double>(decoded[i]) - static_cast<double>(weights[i]));
-    const float scale = pesc::decode_scale(Format::info().scales, stored.view().scales, i / Format::block);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const auto weight = static_cast<double>(weights[i]);
+    const double difference = std::fabs(static_cast<double>(decoded[i]) - weight);
+    const auto block = static_cast<index_t>(i) / Format::block;
+    const float scale = pesc::decode_scale(Format::info().scales, stored.view().scales, block);
     error += difference * difference;
-    power += static_cast<double>(weights[i]) * static_cast<double>(weights[i]);
+    power += weight * weight;
     out.largest = std::fmax(out.largest, difference / static_cast<double>(scale));
   }
   out.relative = std::sqrt(error / power);
@@ -68,8 +70,8 @@ double product_error(const std::vector<float>& weights) {
   pesc::cpu_backend ctx;
   const auto stored = pesc::quantize<format>(pesc::matrix_view<const float>{weights.data(), rows, cols});
   const auto packed = pesc::pack(stored);  // the order of the kernels, lossless
-  std::vector<float> x(cols);
-  std::vector<float> y(rows);
+  pesc::buffer<float> x(cols);
+  pesc::buffer<float> y(rows);
   for (index_t k = 0; k < cols; ++k) x[k] = std::sin(0.1f * static_cast<float>(k));
 
   pesc::workspace<> counting;  // the call itself tells how much scratch it needs

@@ -37,8 +37,9 @@ struct batch {
         const auto at = [&](index_t col) {
           return 2.0f * noise.uniform(static_cast<std::uint32_t>(t), static_cast<std::uint32_t>(col)) - 1.0f;
         };
-        x[t * hidden + i] = at(i) + (i / 4 == group ? 2.0f : 0.0f);
-        target[t * hidden + i] = at((i + 1 + 3 * group) % hidden) * (group % 2 == 0 ? 1.0f : -1.0f);
+        const auto place = static_cast<std::size_t>(t * hidden + i);
+        x[place] = at(i) + (i / 4 == group ? 2.0f : 0.0f);
+        target[place] = at((i + 1 + 3 * group) % hidden) * (group % 2 == 0 ? 1.0f : -1.0f);
       }
   }
 };

@@ -22,7 +22,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       pesc::llama_config c;
       c.hidden = 8, c.intermediate = 12, c.layers = 2, c.heads = 2, c.kv_heads = 1, c.head_dim = 4;
       const auto* bytes = reinterpret_cast<const std::byte*>(data + 1);
-      const auto file = pesc::safetensors_file::from_bytes("fuzz", std::vector<std::byte>(bytes, bytes + size - 1));
+      const auto file =
+          pesc::safetensors_file::from_bytes("fuzz", std::vector<std::byte>(bytes, bytes + size - 1));
       pesc::tensor_set out;
       pesc::read_adapter(file, {2, 4.0, 0.0, {}}, c, out);
       if (out.empty() || out.size() > static_cast<pesc::index_t>(file.tensors().size())) std::abort();

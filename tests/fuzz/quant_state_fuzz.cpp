@@ -9,7 +9,9 @@
 
 namespace {
 
-std::string_view text_of(const std::uint8_t* data, std::size_t size) { return {reinterpret_cast<const char*>(data), size}; }
+std::string_view text_of(const std::uint8_t* data, std::size_t size) {
+  return {reinterpret_cast<const char*>(data), size};
+}
 
 /// What is accepted must say the same when it is written and read again.
 void read_text(std::string_view text) {

@@ -38,8 +38,8 @@ constexpr entry runners[] = {
 };
 
 constexpr std::string_view without_runner[] = {
-    "router_deepseek_v3", "bnb_adamw",      "lora_model",              "bnb_checkpoint",
-    "tokenizer",          "tokenizer_gpt2", "tokenizer_sentencepiece", "smollm2",
+    "router_deepseek_v3",      "bnb_adamw", "lora_model", "bnb_checkpoint", "tokenizer", "tokenizer_gpt2",
+    "tokenizer_sentencepiece", "smollm2",
 };
 
 [[noreturn]] void refuse(const golden_case& c, std::string_view key, const std::string& what) {
@@ -76,7 +76,8 @@ index_t golden_case::integer(std::string_view key) const {
   char* end = nullptr;
   errno = 0;
   const long long out = std::strtoll(value.c_str(), &end, 10);
-  if (value.empty() || *end != '\0' || errno != 0) refuse(*this, key, "is " + pesc::in_quotes(value) + ", expected an integer");
+  if (value.empty() || *end != '\0' || errno != 0)
+    refuse(*this, key, "is " + pesc::in_quotes(value) + ", expected an integer");
   return out;
 }
 
@@ -84,13 +85,15 @@ double golden_case::number(std::string_view key) const {
   const std::string& value = text(key);
   char* end = nullptr;
   const double out = std::strtod(value.c_str(), &end);
-  if (value.empty() || *end != '\0') refuse(*this, key, "is " + pesc::in_quotes(value) + ", expected a number");
+  if (value.empty() || *end != '\0')
+    refuse(*this, key, "is " + pesc::in_quotes(value) + ", expected a number");
   return out;
 }
 
 bool golden_case::flag(std::string_view key) const {
   const std::string& value = text(key);
-  if (value != "true" && value != "false") refuse(*this, key, "is " + pesc::in_quotes(value) + ", expected true or false");
+  if (value != "true" && value != "false")
+    refuse(*this, key, "is " + pesc::in_quotes(value) + ", expected true or false");
   return value == "true";
 }
 
@@ -114,7 +117,9 @@ bool outcome::same_size(const std::string& name, std::size_t actual, std::size_t
 void outcome::add(const std::string& name, double error, double tolerance) {
   ++comparisons_;
   const bool ok = error <= tolerance;  // false for NaN
-  const double ratio = ok ? (tolerance > 0 ? error / tolerance : 0) : std::isfinite(error) && tolerance > 0 ? error / tolerance : INFINITY;
+  const double ratio = ok                                      ? (tolerance > 0 ? error / tolerance : 0)
+                       : std::isfinite(error) && tolerance > 0 ? error / tolerance
+                                                               : INFINITY;
   if (!ok) {
     char text[64];
     std::snprintf(text, sizeof text, " %.3g (%.3g)", error, tolerance);

@@ -36,10 +36,14 @@ class golden_case {
   [[nodiscard]] index_t integer(std::string_view key) const;
   [[nodiscard]] double number(std::string_view key) const;
   [[nodiscard]] bool flag(std::string_view key) const;
-  [[nodiscard]] bool flag(std::string_view key, bool otherwise) const { return has_text(key) ? flag(key) : otherwise; }
+  [[nodiscard]] bool flag(std::string_view key, bool otherwise) const {
+    return has_text(key) ? flag(key) : otherwise;
+  }
 
   [[nodiscard]] bool has(std::string_view tensor) const { return file_.find(tensor) != nullptr; }
-  [[nodiscard]] const std::vector<index_t>& shape(std::string_view tensor) const { return file_.get(tensor).shape; }
+  [[nodiscard]] const std::vector<index_t>& shape(std::string_view tensor) const {
+    return file_.get(tensor).shape;
+  }
   [[nodiscard]] std::vector<float> floats(std::string_view tensor) const { return file_.read_floats(tensor); }
   [[nodiscard]] std::vector<double> doubles(std::string_view tensor) const;
   [[nodiscard]] std::vector<std::uint8_t> bytes(std::string_view tensor) const {
@@ -56,15 +60,17 @@ class golden_case {
 /// \brief What the comparisons of one case found; keeps the worst, measured by its tolerance.
 class outcome {
  public:
-  /// \brief Compares by max |a - b| / max |b|; `smallest_scale` replaces a smaller max |b|. Equal infinities are equal.
+  /// \brief Compares by max |a - b| / max |b|; `smallest_scale` replaces a smaller max |b|. Equal infinities
+  /// are equal.
   template <class A, class B>
-  void near(const std::string& name, const A& actual, const B& expected, double tolerance, double smallest_scale = 0) {
+  void near(const std::string& name, const A& actual, const B& expected, double tolerance,
+            double smallest_scale = 0) {
     if (!same_size(name, size_of(actual), size_of(expected))) return;
     double largest = smallest_scale;
     double worst = 0;
     for (std::size_t i = 0; i < size_of(expected); ++i) {
-      const double a = value_of(*(std::begin(actual) + static_cast<std::ptrdiff_t>(i)));
-      const double b = value_of(*(std::begin(expected) + static_cast<std::ptrdiff_t>(i)));
+      const double a = value_at(actual, i);
+      const double b = value_at(expected, i);
       if (std::isfinite(b)) largest = std::fmax(largest, std::fabs(b));
       const double difference = a == b ? 0 : std::isnan(a - b) ? INFINITY : std::fabs(a - b);
       worst = std::fmax(worst, difference);
@@ -72,21 +78,24 @@ class outcome {
     add(name, largest > 0 ? worst / largest : worst, tolerance);
   }
 
-  /// \brief Compares row by row, |a - b| / |b| as lengths of vectors: the middle row by `tolerance`, the worst by `worst`.
+  /// \brief Compares row by row, |a - b| / |b| as lengths of vectors: the middle row by `tolerance`, the
+  /// worst by `worst`.
   ///
-  /// For references that round every tensor on their way: where that turns a close choice, one row is another result.
+  /// For references that round every tensor on their way: where that turns a close choice, one row is another
+  /// result.
   template <class A, class B>
-  void near_by_rows(const std::string& name, const A& actual, const B& expected, index_t rows, double tolerance, double worst) {
+  void near_by_rows(const std::string& name, const A& actual, const B& expected, index_t rows,
+                    double tolerance, double worst) {
     if (!same_size(name, size_of(actual), size_of(expected))) return;
     std::vector<double> errors;
     const std::size_t width = size_of(expected) / static_cast<std::size_t>(std::max<index_t>(rows, 1));
     for (index_t r = 0; r < rows; ++r) {
-      const auto begin = static_cast<std::ptrdiff_t>(r) * static_cast<std::ptrdiff_t>(width);
+      const std::size_t begin = static_cast<std::size_t>(r) * width;
       double difference = 0;
       double total = 0;
-      for (std::ptrdiff_t i = begin; i < begin + static_cast<std::ptrdiff_t>(width); ++i) {
-        const double a = value_of(*(std::begin(actual) + i));
-        const double b = value_of(*(std::begin(expected) + i));
+      for (std::size_t i = begin; i < begin + width; ++i) {
+        const double a = value_at(actual, i);
+        const double b = value_at(expected, i);
         difference += (a - b) * (a - b);
         total += b * b;
       }
@@ -105,21 +114,22 @@ class outcome {
     if (!same_size(name, size_of(actual), size_of(expected))) return;
     double differing = 0;
     for (std::size_t i = 0; i < size_of(expected); ++i)
-      if (!(value_of(*(std::begin(actual) + static_cast<std::ptrdiff_t>(i))) == value_of(*(std::begin(expected) + static_cast<std::ptrdiff_t>(i))))) differing += 1;
+      if (!(value_at(actual, i) == value_at(expected, i))) differing += 1;
     add(name, differing, 0);
   }
 
   /// \brief A number of deviations that must be zero.
   void none(const std::string& name, index_t deviations) { add(name, static_cast<double>(deviations), 0); }
 
-  [[nodiscard]] bool passed() const { return comparisons_ > 0 && worst_error_ <= worst_tolerance_; }
+  [[nodiscard]] bool passed() const { return comparisons_ > 0 && failures_.empty(); }
   [[nodiscard]] std::string summary() const;
   [[nodiscard]] const std::vector<std::string>& failures() const { return failures_; }
 
  private:
-  template <class T>
-  static double value_of(T value) {
-    if constexpr (std::is_arithmetic_v<T>)
+  template <class List>
+  static double value_at(const List& list, std::size_t i) {
+    const auto value = *(std::begin(list) + static_cast<std::ptrdiff_t>(i));
+    if constexpr (std::is_arithmetic_v<std::remove_cv_t<decltype(value)>>)
       return static_cast<double>(value);
     else
       return static_cast<double>(pesc::to_float(value));
@@ -170,12 +180,15 @@ void with_workspace(F&& f) {
   f(ws);
 }
 
-[[nodiscard]] inline pesc::matrix_view<const float> view(const std::vector<float>& v, index_t rows, index_t cols) {
-  PESC_EXPECTS(static_cast<index_t>(v.size()) == rows * cols, "tensor of ", v.size(), " values, expected ", rows, " x ", cols);
+[[nodiscard]] inline pesc::matrix_view<const float> view(const std::vector<float>& v, index_t rows,
+                                                         index_t cols) {
+  PESC_EXPECTS(static_cast<index_t>(v.size()) == rows * cols, "tensor of ", v.size(), " values, expected ",
+               rows, " x ", cols);
   return {v.data(), rows, cols};
 }
 [[nodiscard]] inline pesc::matrix_view<float> view(std::vector<float>& v, index_t rows, index_t cols) {
-  PESC_EXPECTS(static_cast<index_t>(v.size()) == rows * cols, "tensor of ", v.size(), " values, expected ", rows, " x ", cols);
+  PESC_EXPECTS(static_cast<index_t>(v.size()) == rows * cols, "tensor of ", v.size(), " values, expected ",
+               rows, " x ", cols);
   return {v.data(), rows, cols};
 }
 template <class T>
@@ -187,10 +200,13 @@ template <class T>
   return {v.data(), static_cast<index_t>(v.size())};
 }
 
-[[nodiscard]] inline std::vector<float> zeros(index_t count) { return std::vector<float>(static_cast<std::size_t>(count)); }
+[[nodiscard]] inline std::vector<float> zeros(index_t count) {
+  return std::vector<float>(static_cast<std::size_t>(count));
+}
 
-/// \brief Size of the terms whose difference the gradient of a balance loss is, scale · f_e p_e and scale · p_e Σ f p: with
-/// balanced or certain choices it nearly vanishes, in the reference too, and its rounding is that of the terms.
+/// \brief Size of the terms whose difference the gradient of a balance loss is, scale · f_e p_e and scale ·
+/// p_e Σ f p: with balanced or certain choices it nearly vanishes, in the reference too, and its rounding is
+/// that of the terms.
 [[nodiscard]] inline double balance_terms(const pesc::balance_gradient<>& g) {
   double largest = 0;
   for (const float f : g.fractions) largest = std::fmax(largest, static_cast<double>(f));

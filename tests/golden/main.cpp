@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Runs reference cases: golden [PATH...]. A safetensors file whose metadata has `kind`, and a JSON file that has it, is
-// a case; everything else belongs to a case beside it.
+// Runs reference cases: golden [PATH...]. A safetensors file whose metadata has `kind`, and a JSON file that
+// has it, is a case; everything else belongs to a case beside it.
 
 #include <algorithm>
 #include <cstdio>
@@ -54,8 +54,10 @@ void run(totals& t, const candidate& c, const std::string& kind, const golden::g
   if (!result.passed()) {
     fail(t, kind, c, result.summary());
     const std::size_t shown = std::min<std::size_t>(result.failures().size(), 8);
-    for (std::size_t i = 0; i < shown; ++i) std::printf("                   %s\n", result.failures()[i].c_str());
-    if (shown < result.failures().size()) std::printf("                   and %zu more\n", result.failures().size() - shown);
+    for (std::size_t i = 0; i < shown; ++i)
+      std::printf("                   %s\n", result.failures()[i].c_str());
+    if (shown < result.failures().size())
+      std::printf("                   and %zu more\n", result.failures().size() - shown);
     return;
   }
   ++t.passed;
@@ -83,7 +85,8 @@ std::vector<candidate> files_below(const fs::path& path) {
   if (!fs::is_directory(path)) return {{path, path.string()}};
   std::vector<candidate> out;
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path))
-    if (entry.is_regular_file()) out.push_back({entry.path(), entry.path().lexically_relative(path).string()});
+    if (entry.is_regular_file())
+      out.push_back({entry.path(), entry.path().lexically_relative(path).string()});
   std::sort(out.begin(), out.end(), [](const candidate& a, const candidate& b) { return a.shown < b.shown; });
   return out;
 }
@@ -95,7 +98,9 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--help" || argument == "-h") {
-      std::puts("golden [PATH...]   runs the reference cases in files and folders (default: those of the source tree)");
+      std::puts(
+          "golden [PATH...]   runs the reference cases in files and folders (default: those of the source "
+          "tree)");
       return 0;
     }
     if (argument.starts_with("-")) {

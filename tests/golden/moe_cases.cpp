@@ -52,7 +52,8 @@ struct layer_case {
              .rank = c.integer("adapter_dim")};
     tokens = c.integer("tokens");
     scale = static_cast<float>(c.number("moe_scaling"));
-    PESC_EXPECTS(tokens >= 1 && shape.experts >= 1 && shape.experts < 1 << 16, tokens, " tokens, ", shape.experts, " experts");
+    PESC_EXPECTS(tokens >= 1 && shape.experts >= 1 && shape.experts < 1 << 16, tokens, " tokens, ",
+                 shape.experts, " experts");
     x = c.floats("input");
     dy = c.floats("grad.y");
     gate = c.floats("gate_proj.weight");
@@ -66,7 +67,8 @@ struct layer_case {
   }
 
   static std::string expert_tensor(const naming& names, index_t e, const char* which) {
-    return std::string("moe_adapter.experts.") + names.expert + std::to_string(e) + ".adapter_" + which + ".weight";
+    return std::string("moe_adapter.experts.") + names.expert + std::to_string(e) + ".adapter_" + which +
+           ".weight";
   }
 };
 
@@ -77,7 +79,8 @@ struct layer_result {
 };
 
 void fill_matrix(pesc::matrix_view<float> to, const std::vector<float>& from) {
-  PESC_EXPECTS(static_cast<index_t>(from.size()) == to.size(), "tensor of ", from.size(), " values, expected ", to.rows, " x ", to.cols);
+  PESC_EXPECTS(static_cast<index_t>(from.size()) == to.size(), "tensor of ", from.size(),
+               " values, expected ", to.rows, " x ", to.cols);
   std::copy(from.begin(), from.end(), to.data);
 }
 
@@ -87,10 +90,11 @@ template <class Config>
 pesc::moe_layer<Config, pesc::cpu_backend> make_layer(const layer_case& l) {
   using format = typename Config::weight;
   const pesc::moe_shape& s = l.shape;
-  const pesc::dense_ffn<float> dense{view(l.gate, s.intermediate, s.hidden), view(l.up, s.intermediate, s.hidden),
+  const pesc::dense_ffn<float> dense{view(l.gate, s.intermediate, s.hidden),
+                                     view(l.up, s.intermediate, s.hidden),
                                      view(l.down, s.hidden, s.intermediate)};
-  pesc::moe_layer<Config, pesc::cpu_backend> layer(s, pesc::frozen_ffn<format>(pesc::unquantized<float>::info(), dense),
-                                                   {.expert_scale = l.scale});
+  pesc::moe_layer<Config, pesc::cpu_backend> layer(
+      s, pesc::frozen_ffn<format>(pesc::unquantized<float>::info(), dense), {.expert_scale = l.scale});
   fill_matrix(layer.parameters().router.weight, l.router);
   for (index_t e = 0; e < s.experts; ++e) {
     fill_matrix(layer.parameters().experts.down[e], l.adapter_down[static_cast<std::size_t>(e)]);
@@ -120,7 +124,8 @@ layer_result run_layer(pesc::cpu_backend& ctx, const layer_case& l) {
   std::vector<T> y(x.size());
   std::vector<T> dx(x.size());
   const auto rows = [&]<class V>(V& v) { return pesc::matrix_view(v.data(), l.tokens, l.shape.hidden); };
-  PESC_EXPECTS(static_cast<index_t>(x.size()) == l.tokens * l.shape.hidden && dy.size() == x.size(), "input of ", x.size(), " values");
+  PESC_EXPECTS(static_cast<index_t>(x.size()) == l.tokens * l.shape.hidden && dy.size() == x.size(),
+               "input of ", x.size(), " values");
   layer.forward(ctx, rows(x), rows(y), buffers);
   layer.backward(ctx, rows(dy), rows(dx), gradients, buffers);
   layer_result r;
@@ -138,9 +143,11 @@ layer_result run_layer(pesc::cpu_backend& ctx, const layer_case& l) {
   return r;
 }
 
-/// \brief Compares with `expected` or, where it is there, `expected64`; gradients of the frozen network are not computed.
-void compare_layer(const golden_case& c, outcome& out, const layer_result& r, const naming& names, const std::string& prefix,
-                   double tolerance, double gradient_tolerance, const std::string& where) {
+/// \brief Compares with `expected` or, where it is there, `expected64`; gradients of the frozen network are
+/// not computed.
+void compare_layer(const golden_case& c, outcome& out, const layer_result& r, const naming& names,
+                   const std::string& prefix, double tolerance, double gradient_tolerance,
+                   const std::string& where) {
   const auto near = [&](const std::string& name, const std::vector<float>& actual, double allowed) {
     if (c.has(prefix + name)) out.near(prefix + name + where, actual, c.doubles(prefix + name), allowed);
   };
@@ -150,8 +157,10 @@ void compare_layer(const golden_case& c, outcome& out, const layer_result& r, co
   near("grad.input", r.dx, gradient_tolerance);
   near("grad.moe_adapter.router.weight", r.drouter, gradient_tolerance);
   for (std::size_t e = 0; e < r.ddown.size(); ++e) {
-    near("grad." + layer_case::expert_tensor(names, static_cast<index_t>(e), "down"), r.ddown[e], gradient_tolerance);
-    near("grad." + layer_case::expert_tensor(names, static_cast<index_t>(e), "up"), r.dup[e], gradient_tolerance);
+    near("grad." + layer_case::expert_tensor(names, static_cast<index_t>(e), "down"), r.ddown[e],
+         gradient_tolerance);
+    near("grad." + layer_case::expert_tensor(names, static_cast<index_t>(e), "up"), r.dup[e],
+         gradient_tolerance);
   }
 }
 
@@ -183,8 +192,10 @@ void run_moe(const golden_case& c, outcome& out, const naming& names) {
       out.exact("experts bf16" + where, rounded.experts, experts);
       compare_layer(c, out, rounded, names, "expected.", 3e-2, 6e-2, " bf16" + where);
     }
-    if (l.shape.experts == 8 && l.shape.top_k == 2) compare_bits(out, run_layer<fixed_config<Order, 8, 2>>(ctx, l), r, where);
-    if (l.shape.experts == 16 && l.shape.top_k == 4) compare_bits(out, run_layer<fixed_config<Order, 16, 4>>(ctx, l), r, where);
+    if (l.shape.experts == 8 && l.shape.top_k == 2)
+      compare_bits(out, run_layer<fixed_config<Order, 8, 2>>(ctx, l), r, where);
+    if (l.shape.experts == 16 && l.shape.top_k == 4)
+      compare_bits(out, run_layer<fixed_config<Order, 16, 4>>(ctx, l), r, where);
   });
 }
 
@@ -195,7 +206,8 @@ void run_camelidae_moe(const golden_case& c, outcome& out) {
   // Whatever the routing, the published auxiliary loss is the number of experts over k.
   pesc::balance_pool pool(c.integer("experts"), c.integer("top_k"));
   pool.sums().totals[0] = 1;
-  out.near("aux_loss", std::vector<double>{pool.balance_loss({.kind = pesc::balance_kind::camelidae_constant})},
+  out.near("aux_loss",
+           std::vector<double>{pool.balance_loss({.kind = pesc::balance_kind::camelidae_constant})},
            c.floats("aux_loss"), 1e-6);
 }
 

@@ -2,8 +2,9 @@
 
 // Kinds quant4, quant8_blockwise, linear4bit_state: all compared bit for bit.
 
-#include "pesc/cpu/quantize.hpp"
 #include "quant_cases.hpp"
+
+#include "pesc/cpu/quantize.hpp"
 
 namespace golden {
 namespace {
@@ -14,16 +15,19 @@ using pesc::matrix_view;
 template <class F>
 void with_elements(const golden_case& c, const std::string& name, F&& f) {
   switch (c.file().get(name).dtype) {
-    case pesc::element_type::bf16: return f(c.file().read<pesc::bf16>(name));
-    case pesc::element_type::f16: return f(c.file().read<pesc::f16>(name));
-    default: return f(c.file().read<float>(name));
+    case pesc::element_type::bf16:
+      return f(c.file().read<pesc::bf16>(name));
+    case pesc::element_type::f16:
+      return f(c.file().read<pesc::f16>(name));
+    default:
+      return f(c.file().read<float>(name));
   }
 }
 
-/// \brief Positions where the codes differ, apart from values exactly between the two entries, which float tells either
-/// from equal distances or from the rounded midpoint.
-index_t differing_codes(const std::uint8_t* actual, const std::vector<std::uint8_t>& expected, const float* scaled,
-                        const std::vector<float>& map) {
+/// \brief Positions where the codes differ, apart from values exactly between the two entries, which float
+/// tells either from equal distances or from the rounded midpoint.
+index_t differing_codes(const std::uint8_t* actual, const std::vector<std::uint8_t>& expected,
+                        const float* scaled, const std::vector<float>& map) {
   index_t count = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     if (actual[i] == expected[i]) continue;
@@ -53,16 +57,19 @@ std::vector<float> scaled_by_block(const std::vector<float>& values, float offse
 
 /// \brief Distance of two positive floats in units of the last place.
 double ulps(float a, float b) {
-  return std::fabs(static_cast<double>(std::bit_cast<std::int32_t>(a)) - static_cast<double>(std::bit_cast<std::int32_t>(b)));
+  return std::fabs(static_cast<double>(std::bit_cast<std::int32_t>(a)) -
+                   static_cast<double>(std::bit_cast<std::int32_t>(b)));
 }
 
 void compare_dequantized(const golden_case& c, outcome& out, const any_matrix& stored) {
   if (c.has("expected.dequant.f32"))
     out.exact("dequant.f32", dequantized_as<float>(stored), c.file().read<float>("expected.dequant.f32"));
   if (c.has("expected.dequant.bf16"))
-    out.exact("dequant.bf16", dequantized_as<pesc::bf16>(stored), c.file().read<pesc::bf16>("expected.dequant.bf16"));
+    out.exact("dequant.bf16", dequantized_as<pesc::bf16>(stored),
+              c.file().read<pesc::bf16>("expected.dequant.bf16"));
   if (c.has("expected.dequant.f16"))
-    out.exact("dequant.f16", dequantized_as<pesc::f16>(stored), c.file().read<pesc::f16>("expected.dequant.f16"));
+    out.exact("dequant.f16", dequantized_as<pesc::f16>(stored),
+              c.file().read<pesc::f16>("expected.dequant.f16"));
 }
 
 void compare_nested(const golden_case& c, outcome& out, const any_matrix& quantized, const any_matrix& plain,
@@ -80,11 +87,14 @@ void compare_nested(const golden_case& c, outcome& out, const any_matrix& quanti
   out.exact("nested absmax", nested, c.floats("expected.nested_absmax"));
   const std::vector<float> scaled = scaled_by_block(absmax, offset, pesc::nested_block);
   const std::vector<std::uint8_t> codes = c.bytes("portable.absmax");
-  if (codes.size() == absmax.size())
-    out.none("absmax codes", differing_codes(quantized.scale_codes().data, codes, scaled.data(), map));
+  PESC_EXPECTS(
+      codes.size() == absmax.size() && quantized.scale_codes().size == static_cast<index_t>(codes.size()),
+      "portable.absmax has ", codes.size(), " codes, expected ", quantized.scale_codes().size);
+  out.none("absmax codes", differing_codes(quantized.scale_codes().data, codes, scaled.data(), map));
   std::vector<float> restored(absmax.size());
   for (std::size_t b = 0; b < restored.size(); ++b)
-    restored[b] = pesc::decode_scale(pesc::scale_kind::double_quant, stored.view().scales, static_cast<index_t>(b));
+    restored[b] =
+        pesc::decode_scale(pesc::scale_kind::double_quant, stored.view().scales, static_cast<index_t>(b));
   out.exact("absmax restored", restored, c.floats("expected.absmax_restored"));
 }
 
@@ -164,6 +174,8 @@ void run_quant8_blockwise(const golden_case& c, outcome& out) {
   const index_t block = c.integer("blocksize");
   PESC_EXPECTS(block >= 1, "block of ", block);
   const index_t n = static_cast<index_t>(values.size());
+  PESC_EXPECTS(c.bytes("portable.q").size() == values.size(), "portable.q has ", c.bytes("portable.q").size(),
+               " codes, expected ", n);
   std::vector<float> absmax = zeros(pesc::ceil_div(n, block));
   std::vector<std::uint8_t> codes(values.size());
   pesc::quantize_to_map(values.data(), n, block, 0.0f, map.data(), absmax.data(), codes.data());

@@ -16,9 +16,12 @@ using any_matrix = pesc::quantized_matrix<pesc::any_format, pesc::row_blocks>;
   const index_t block = c.integer("blocksize");
   PESC_EXPECTS(block >= 1 && block <= 1 << 20, "block of ", block, " weights");
   const pesc::scale_kind scales = c.flag("nested") ? pesc::scale_kind::double_quant : pesc::scale_kind::plain;
-  if (type == "nf4") return pesc::make_code4_info(pesc::nf4<>::levels(), static_cast<int>(block), scales, "nf4");
-  if (type == "fp4") return pesc::make_code4_info(pesc::fp4<>::levels(), static_cast<int>(block), scales, "fp4");
-  throw pesc::format_error(c.file().name() + ": quant_type " + pesc::in_quotes(type) + ", expected nf4 or fp4");
+  if (type == "nf4")
+    return pesc::make_code4_info(pesc::nf4<>::levels(), static_cast<int>(block), scales, "nf4");
+  if (type == "fp4")
+    return pesc::make_code4_info(pesc::fp4<>::levels(), static_cast<int>(block), scales, "fp4");
+  throw pesc::format_error(c.file().name() + ": quant_type " + pesc::in_quotes(type) +
+                           ", expected nf4 or fp4");
 }
 
 /// \brief Names of the tensors of a stored 4-bit weight; they differ between kinds.
@@ -32,13 +35,14 @@ struct stored_names {
 
 template <class T, class U>
 void fill_from(pesc::vector_view<T> to, const std::vector<U>& from, const std::string& name) {
-  PESC_EXPECTS(static_cast<index_t>(from.size()) == to.size, name, " has ", from.size(), " entries, expected ", to.size);
+  PESC_EXPECTS(static_cast<index_t>(from.size()) == to.size, name, " has ", from.size(),
+               " entries, expected ", to.size);
   std::copy(from.begin(), from.end(), to.begin());
 }
 
 /// \brief A 4-bit weight made of the bytes of the case.
-[[nodiscard]] inline any_matrix stored_weight(const golden_case& c, const pesc::format_info& info, index_t rows,
-                                              index_t cols, const stored_names& names = {}) {
+[[nodiscard]] inline any_matrix stored_weight(const golden_case& c, const pesc::format_info& info,
+                                              index_t rows, index_t cols, const stored_names& names = {}) {
   any_matrix out(info, rows, cols);
   fill_from(out.codes(), c.bytes(names.packed), names.packed);
   if (info.scales == pesc::scale_kind::plain) {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Kinds router_*: the routers as a layer calls them. Logits that a file gives directly go through an identity weight,
-// which leaves every bit of them.
+// Kinds router_*: the routers as a layer calls them. Logits that a file gives directly go through an identity
+// weight, which leaves every bit of them.
 
 #include <algorithm>
 #include <functional>
 
 #include "golden.hpp"
-#include "pesc/pesc.hpp"
 #include "pesc/moe/balance.hpp"
 #include "pesc/moe/noisy_top_k_router.hpp"
 #include "pesc/moe/switch_router.hpp"
+#include "pesc/pesc.hpp"
 
 namespace golden {
 namespace {
@@ -41,7 +41,8 @@ struct router_input {
       weight = c.floats(weight_name);
     } else {
       weight = zeros(shape.experts * hidden);
-      for (index_t e = 0; e < std::min(shape.experts, hidden); ++e) weight[static_cast<std::size_t>(e * hidden + e)] = 1;
+      for (index_t e = 0; e < std::min(shape.experts, hidden); ++e)
+        weight[static_cast<std::size_t>(e * hidden + e)] = 1;
     }
   }
 
@@ -64,8 +65,9 @@ void round_to_bf16(pesc::matrix_view<float> m) {
 ///
 /// \param low  logits are rounded to bfloat16, as a router that computes in it has them
 template <class Router>
-router_result run_router(pesc::cpu_backend& ctx, const Router& router, router_input& in, const std::vector<float>& dgates,
-                         const pesc::balance_gradient<>& balance = {}, bool low = false) {
+router_result run_router(pesc::cpu_backend& ctx, const Router& router, router_input& in,
+                         const std::vector<float>& dgates, const pesc::balance_gradient<>& balance = {},
+                         bool low = false) {
   router_result r;
   r.dx = zeros(in.tokens * in.hidden);
   r.dweight = zeros(in.shape.experts * in.hidden);
@@ -77,10 +79,11 @@ router_result run_router(pesc::cpu_backend& ctx, const Router& router, router_in
     if constexpr (requires { Router::gates; })
       if (low && !ws.counting()) {
         round_to_bf16(state.logits);
-        top_k_softmax(ctx, as_const(state.logits), static_cast<int>(router.k.value()), Router::gates, state.expert, state.gate);
+        top_k_softmax(ctx, as_const(state.logits), static_cast<int>(router.k.value()), Router::gates,
+                      state.expert, state.gate);
       }
-    route_backward(ctx, router, in.x_view(), p, state, view(dgates), balance, view(r.dx, in.tokens, in.hidden), gradient,
-                   pesc::moe_run{}, ws);
+    route_backward(ctx, router, in.x_view(), p, state, view(dgates), balance,
+                   view(r.dx, in.tokens, in.hidden), gradient, pesc::moe_run{}, ws);
     if (ws.counting()) return;
     r.logits.assign(state.logits.data, state.logits.data + state.logits.size());
     r.gates.assign(state.gate.begin(), state.gate.end());
@@ -95,8 +98,8 @@ double largest(const std::vector<float>& values) {
   return out;
 }
 
-/// \brief Rows where equal scores leave the order to the implementation: their gates are sorted, their gradients
-/// dropped on both sides.
+/// \brief Rows where equal scores leave the order to the implementation: their gates are sorted, their
+/// gradients dropped on both sides.
 struct ambiguity {
   std::vector<std::uint8_t> rows;  ///< empty: none
 
@@ -121,7 +124,8 @@ struct ambiguity {
   }
 };
 
-void compare_router(const golden_case& c, outcome& out, router_result r, const std::string& where, double upstream) {
+void compare_router(const golden_case& c, outcome& out, router_result r, const std::string& where,
+                    double upstream) {
   const bool low = c.text("dtype") == "bfloat16";
   const double tolerance = low ? 4e-3 : 1e-6;
   const ambiguity unclear(c);
@@ -145,7 +149,8 @@ void compare_router(const golden_case& c, outcome& out, router_result r, const s
   if (c.has("expected.grad.input"))
     out.near("grad.input" + where, r.dx, c.floats("expected.grad.input"), gradient_tolerance, 0.1 * upstream);
   if (c.has("expected.grad.weight"))
-    out.near("grad.weight" + where, r.dweight, c.floats("expected.grad.weight"), gradient_tolerance, 0.1 * upstream);
+    out.near("grad.weight" + where, r.dweight, c.floats("expected.grad.weight"), gradient_tolerance,
+             0.1 * upstream);
 }
 
 void compare_bits(outcome& out, const router_result& a, const router_result& b, const std::string& where) {
@@ -159,7 +164,8 @@ template <gate_order Order, bool Renormalize>
 void run_top_k(const golden_case& c, outcome& out) {
   router_input in(c, "weight");
   const std::vector<float> dgates = c.floats("grad.weights");
-  PESC_EXPECTS(static_cast<index_t>(dgates.size()) == in.tokens * in.shape.top_k, "grad.weights has ", dgates.size(), " values");
+  PESC_EXPECTS(static_cast<index_t>(dgates.size()) == in.tokens * in.shape.top_k, "grad.weights has ",
+               dgates.size(), " values");
   const bool low = c.text("dtype") == "bfloat16";
   for_each_isa([&](pesc::cpu_backend& ctx, const std::string& where) {
     using dynamic_router = pesc::top_k_router<pesc::dynamic, Order, Renormalize>;
@@ -174,7 +180,7 @@ void run_top_k(const golden_case& c, outcome& out) {
   });
 }
 
-// ---- noisy top-k -----------------------------------------------------------------------------------------------------
+// ---- noisy top-k --------------------------------------------------------------------------------
 
 using noisy_router = pesc::noisy_top_k_router<pesc::dynamic, pesc::load_indicator::llama_moe>;
 
@@ -185,8 +191,9 @@ struct noisy_result {
   double loss = 0;
 };
 
-noisy_result run_noisy(pesc::cpu_backend& ctx, const golden_case& c, router_input& in, std::vector<float>& noise_weight,
-                       const std::vector<float>& noise, const std::vector<float>& dgates, float loss_weight) {
+noisy_result run_noisy(pesc::cpu_backend& ctx, const golden_case& c, router_input& in,
+                       std::vector<float>& noise_weight, const std::vector<float>& noise,
+                       const std::vector<float>& dgates, float loss_weight) {
   noisy_router router(in.shape);
   router.noise_epsilon = static_cast<float>(c.number("noise_epsilon"));
   const pesc::moe_run run{.training = c.flag("train")};
@@ -196,7 +203,8 @@ noisy_result run_noisy(pesc::cpu_backend& ctx, const golden_case& c, router_inpu
   r.dweight = zeros(experts * in.hidden);
   r.dnoise = zeros(experts * in.hidden);
   const pesc::noisy_router_parameters<> p{in.weight_view(), view(noise_weight, experts, in.hidden)};
-  const pesc::noisy_router_parameters<> gradient{view(r.dweight, experts, in.hidden), view(r.dnoise, experts, in.hidden)};
+  const pesc::noisy_router_parameters<> gradient{view(r.dweight, experts, in.hidden),
+                                                 view(r.dnoise, experts, in.hidden)};
   pesc::balance_gradient<> balance;
   balance.router_scale = loss_weight;
   with_workspace([&](pesc::workspace<>& ws) {
@@ -204,7 +212,8 @@ noisy_result run_noisy(pesc::cpu_backend& ctx, const golden_case& c, router_inpu
     state.given = view(noise, in.tokens, experts);
     route_forward(ctx, router, in.x_view(), p, state, run, ws);
     const double loss = noisy_balance(ctx, router, state, {}, run, ws);
-    route_backward(ctx, router, in.x_view(), p, state, view(dgates), balance, view(r.dx, in.tokens, in.hidden), gradient, run, ws);
+    route_backward(ctx, router, in.x_view(), p, state, view(dgates), balance,
+                   view(r.dx, in.tokens, in.hidden), gradient, run, ws);
     if (ws.counting()) return;
     r.loss = loss;
     r.gates.assign(state.gate.begin(), state.gate.end());
@@ -215,11 +224,12 @@ noisy_result run_noisy(pesc::cpu_backend& ctx, const golden_case& c, router_inpu
   return r;
 }
 
-// ---- switch ----------------------------------------------------------------------------------------------------------
+// ---- switch ---------------------------------------------------------------------------------------
 
-/// \brief Sequences with a token whose two best probabilities are equal where the reference chooses, so that the choice,
-/// and with it who is dropped, is open.
-std::vector<char> open_sequences(const std::vector<float>& logits, index_t sequences, index_t length, index_t experts, bool low) {
+/// \brief Sequences with a token whose two best probabilities are equal where the reference chooses, so that
+/// the choice, and with it who is dropped, is open.
+std::vector<char> open_sequences(const std::vector<float>& logits, index_t sequences, index_t length,
+                                 index_t experts, bool low) {
   std::vector<char> open(static_cast<std::size_t>(sequences), 0);
   for (index_t t = 0; t < sequences * length; ++t) {
     const float* x = logits.data() + t * experts;
@@ -238,8 +248,8 @@ std::vector<char> open_sequences(const std::vector<float>& logits, index_t seque
 }
 
 /// \brief Switch loss and z-loss over sequences and the gradient of their logits.
-void compare_switch_losses(const golden_case& c, outcome& out, pesc::cpu_backend& ctx, const router_result& r, index_t batch,
-                           index_t length, const std::string& where) {
+void compare_switch_losses(const golden_case& c, outcome& out, pesc::cpu_backend& ctx, const router_result& r,
+                           index_t batch, index_t length, const std::string& where) {
   const index_t experts = c.integer("experts");
   const auto logits = view(r.logits, batch * length, experts);
   std::vector<std::int32_t> token(static_cast<std::size_t>(length));
@@ -266,7 +276,9 @@ void compare_switch_losses(const golden_case& c, outcome& out, pesc::cpu_backend
     z += pool.z_loss() / static_cast<double>(batch);
     const pesc::balance_gradient<> g = pool.gradient(options);
     terms = std::fmax(terms, balance_terms(g));
-    const auto part = [&](std::vector<float>& d) { return view(d, batch * length, experts).row_range(b * length, length); };
+    const auto part = [&](std::vector<float>& d) {
+      return view(d, batch * length, experts).row_range(b * length, length);
+    };
     balance_backward(ctx, rows, {}, g.fractions, g.scale, 0.0f, part(daux));
     balance_backward(ctx, rows, {}, g.fractions, 0.0f, g.z_scale, part(dz));
   }
@@ -295,6 +307,8 @@ void run_router_noisy_topk(const golden_case& c, outcome& out) {
   std::vector<float> noise_weight = c.floats("noise.weight");
   const std::vector<float> noise = c.floats("noise");
   const std::vector<float> dgates = c.floats("grad.weights");
+  PESC_EXPECTS(static_cast<index_t>(dgates.size()) == in.tokens * in.shape.top_k, "grad.weights has ",
+               dgates.size(), " values");
   const std::vector<float> none = zeros(static_cast<index_t>(dgates.size()));
   const double weight = c.number("balance_loss_weight");
   const double upstream = largest(dgates);
@@ -307,12 +321,14 @@ void run_router_noisy_topk(const golden_case& c, outcome& out) {
     out.near("importance" + where, scores.importance, c.doubles("expected.importance"), tolerance);
     out.near("load" + where, scores.load, c.doubles("expected.load"), tolerance);
     // CV² of equal parts is zero in exact arithmetic: then the loss is rounding.
-    out.near("balance_loss" + where, std::vector<double>{weight * scores.loss}, c.doubles("expected.balance_loss"), tolerance, weight * 1e-2);
+    out.near("balance_loss" + where, std::vector<double>{weight * scores.loss},
+             c.doubles("expected.balance_loss"), tolerance, weight * 1e-2);
     const auto gradients = [&](const noisy_result& r, const std::string& what, double scale) {
       out.near(what + ".input" + where, r.dx, c.floats("expected." + what + ".input"), tolerance, scale);
       out.near(what + ".gate" + where, r.dweight, c.floats("expected." + what + ".gate"), tolerance, scale);
       if (c.has("expected." + what + ".noise"))
-        out.near(what + ".noise" + where, r.dnoise, c.floats("expected." + what + ".noise"), tolerance, scale);
+        out.near(what + ".noise" + where, r.dnoise, c.floats("expected." + what + ".noise"), tolerance,
+                 scale);
     };
     gradients(scores, "grad_scores", 0.1 * upstream);
     gradients(balance, "grad_balance", 1e-2 * weight);
@@ -323,10 +339,15 @@ void run_router_switch(const golden_case& c, outcome& out) {
   router_input in(c, "weight");
   const index_t batch = c.integer("batch");
   const index_t length = c.integer("seq");
-  PESC_EXPECTS(batch * length == in.tokens, "logits of ", in.tokens, " tokens, expected ", batch, " x ", length);
+  PESC_EXPECTS(batch >= 1 && length >= 1 && batch * length == in.tokens, "logits of ", in.tokens,
+               " tokens, expected ", batch, " x ", length);
   const bool low = c.text("dtype") == "bfloat16";
   const std::vector<float> dgates = c.floats("grad.weights");
   const std::vector<std::int64_t> dispatch = c.integers("expected.dispatch");
+  PESC_EXPECTS(static_cast<index_t>(dgates.size()) == in.tokens &&
+                   static_cast<index_t>(dispatch.size()) == in.tokens * in.shape.experts &&
+                   in.hidden == in.shape.experts,
+               "grad.weights has ", dgates.size(), " values, expected.dispatch ", dispatch.size());
   const std::vector<char> open = open_sequences(in.x, batch, length, in.shape.experts, low);
   const double tolerance = low ? 4e-3 : 1e-6;
   for_each_isa([&](pesc::cpu_backend& ctx, const std::string& where) {
@@ -335,7 +356,8 @@ void run_router_switch(const golden_case& c, outcome& out) {
     router.capacity = in.tokens;  // the reference's weights are those of all tokens, dropped or not
     const router_result all = run_router(ctx, router, in, dgates);
     out.near("weights" + where, all.gates, c.floats("expected.weights"), tolerance);
-    out.near("grad.logits" + where, all.dx, c.floats("expected.grad.logits"), low ? 1e-2 : 1e-6, largest(dgates));
+    out.near("grad.logits" + where, all.dx, c.floats("expected.grad.logits"), low ? 1e-2 : 1e-6,
+             largest(dgates));
     router.capacity = c.integer("capacity");
     const router_result kept = run_router(ctx, router, in, dgates);
     index_t wrong = 0;

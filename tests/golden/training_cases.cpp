@@ -3,10 +3,10 @@
 // Kinds loss_mixtral_balance, cross_entropy, adamw, clip_grad_norm, lr_schedule.
 
 #include "golden.hpp"
-#include "pesc/pesc.hpp"
 #include "pesc/moe/balance.hpp"
 #include "pesc/nn/adamw.hpp"
 #include "pesc/nn/schedule.hpp"
+#include "pesc/pesc.hpp"
 
 namespace golden {
 
@@ -17,13 +17,16 @@ void run_loss_mixtral_balance(const golden_case& c, outcome& out) {
   const index_t rows = c.integer("batch") * c.integer("seq");
   const index_t experts = c.integer("experts");
   const index_t k = c.integer("top_k");
-  PESC_EXPECTS(k >= 1 && k <= experts && k <= pesc::max_top_k && layers >= 1, "top-k of ", k, ", ", layers, " layers");
+  PESC_EXPECTS(k >= 1 && k <= experts && k <= pesc::max_top_k && layers >= 1, "top-k of ", k, ", ", layers,
+               " layers");
   const std::vector<float> logits = c.floats("logits");
+  PESC_EXPECTS(rows >= 1, rows, " rows");
   const auto all = view(logits, layers * rows, experts);
   std::vector<std::uint8_t> valid;
   if (c.flag("masked"))
     for (const std::int64_t m : c.integers("attention_mask")) valid.push_back(m != 0 ? 1 : 0);
-  PESC_EXPECTS(valid.empty() || static_cast<index_t>(valid.size()) == rows, "mask of ", valid.size(), " rows");
+  PESC_EXPECTS(valid.empty() || static_cast<index_t>(valid.size()) == rows, "mask of ", valid.size(),
+               " rows");
   for_each_isa([&](pesc::cpu_backend& ctx, const std::string& where) {
     pesc::balance_pool pool(experts, k);
     std::vector<std::int32_t> token(static_cast<std::size_t>(rows * k));
@@ -34,11 +37,13 @@ void run_loss_mixtral_balance(const golden_case& c, outcome& out) {
       top_k_softmax(ctx, z, static_cast<int>(k), pesc::gate_options{}, view(expert), view(gate));
       number_slots(ctx, static_cast<int>(k), view(token));
       with_workspace([&](pesc::workspace<>& ws) {
-        balance_accumulate(ctx, z, view(std::as_const(token)), view(std::as_const(expert)), view(std::as_const(valid)), pool.sums(), ws);
+        balance_accumulate(ctx, z, view(std::as_const(token)), view(std::as_const(expert)),
+                           view(std::as_const(valid)), pool.sums(), ws);
       });
     }
     const pesc::balance_options options{.coefficient = 1.0f};
-    out.near("loss" + where, std::vector<double>{pool.balance_loss(options)}, c.floats("expected.loss"), 1e-6);
+    out.near("loss" + where, std::vector<double>{pool.balance_loss(options)}, c.floats("expected.loss"),
+             1e-6);
     const pesc::balance_gradient<> g = pool.gradient(options, view(std::as_const(valid)));
     std::vector<float> dlogits = zeros(layers * rows * experts);
     for (index_t l = 0; l < layers; ++l)
@@ -61,7 +66,8 @@ void run_cross_entropy(const golden_case& c, outcome& out) {
     targets.push_back(label == ignore ? -1 : static_cast<std::int32_t>(label));
     if (label != ignore) counted += 1;
   }
-  PESC_EXPECTS(static_cast<index_t>(targets.size()) == rows && counted > 0, "labels of ", targets.size(), " rows");
+  PESC_EXPECTS(static_cast<index_t>(targets.size()) == rows && counted > 0, "labels of ", targets.size(),
+               " rows");
   for_each_isa([&](pesc::cpu_backend& ctx, const std::string& where) {
     std::vector<float> losses = zeros(rows);
     std::vector<float> dlogits = logits;  // in place, as the model does
@@ -69,9 +75,11 @@ void run_cross_entropy(const golden_case& c, outcome& out) {
     cross_entropy(ctx, as_const(z), view(std::as_const(targets)), 1.0f / counted, view(losses), z);
     double sum = 0;
     for (const float loss : losses) sum += static_cast<double>(loss);
-    out.near("loss" + where, std::vector<double>{sum / static_cast<double>(counted)}, c.doubles("expected.loss"), 1e-6);
+    out.near("loss" + where, std::vector<double>{sum / static_cast<double>(counted)},
+             c.doubles("expected.loss"), 1e-6);
     out.near("grad.logits" + where, dlogits, c.floats("expected.grad.logits"), 1e-6);
-    out.near("loss, double" + where, std::vector<double>{sum / static_cast<double>(counted)}, c.doubles("expected64.loss"), 1e-6);
+    out.near("loss, double" + where, std::vector<double>{sum / static_cast<double>(counted)},
+             c.doubles("expected64.loss"), 1e-6);
   });
 }
 
@@ -117,7 +125,8 @@ void run_adamw(const golden_case& c, outcome& out) {
   PESC_EXPECTS(gradients.values.size() == start.values.size() * static_cast<std::size_t>(steps) &&
                    static_cast<index_t>(rates.size()) == steps,
                "gradients of ", gradients.values.size(), " values for ", steps, " steps");
-  const pesc::adamw_options options{c.number("beta1"), c.number("beta2"), c.number("eps"), c.number("weight_decay")};
+  const pesc::adamw_options options{c.number("beta1"), c.number("beta2"), c.number("eps"),
+                                    c.number("weight_decay")};
   const double max_norm = c.number("max_grad_norm");
   for_each_isa([&](pesc::cpu_backend& ctx, const std::string& where) {
     std::vector<float> p = start.values;
@@ -133,7 +142,8 @@ void run_adamw(const golden_case& c, outcome& out) {
         norms.push_back(static_cast<float>(norm));
         factor = pesc::clip_factor(norm, max_norm);
       }
-      const auto coefficients = pesc::adamw_step_coefficients(options, rates[static_cast<std::size_t>(s)], s + 1, factor);
+      const auto coefficients =
+          pesc::adamw_step_coefficients(options, rates[static_cast<std::size_t>(s)], s + 1, factor);
       adamw_step(ctx, view(p), view(g), view(m), view(v), coefficients);
       trajectory.insert(trajectory.end(), p.begin(), p.end());
       const std::vector<float> here = step_of(expected, s, steps);

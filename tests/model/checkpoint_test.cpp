@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
-
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "pesc/model/checkpoint.hpp"
 
 #include <csignal>
 #include <filesystem>
@@ -11,7 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "pesc/model/checkpoint.hpp"
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "support/message_of.hpp"
 #include "support/random.hpp"
 #include "support/temporary_folder.hpp"
@@ -21,8 +21,8 @@ namespace {
 using observer = pesc::function_ref<void(std::string_view)>;
 
 /// A state whose files all tell its number; `size` floats decide whether files are linked or copied.
-void save(const std::string& folder, int number, pesc::checkpoint_options options = {}, pesc::index_t size = 10,
-          bool with_extra = false) {
+void save(const std::string& folder, int number, pesc::checkpoint_options options = {},
+          pesc::index_t size = 10, bool with_extra = false) {
   const auto values = support::normal_floats(size, static_cast<std::uint64_t>(number));
   pesc::safetensors_writer tensors;
   tensors.add("w", {size}, std::span<const float>{values});
@@ -41,7 +41,8 @@ void save(const std::string& folder, int number, pesc::checkpoint_options option
 int number_in(const std::string& folder) {
   const auto place = pesc::find_checkpoint(folder);
   REQUIRE(place.manifest);
-  const auto number = static_cast<int>(*pesc::read_json(place.folder + "/config.json").find("number")->to_int());
+  const auto number =
+      static_cast<int>(*pesc::read_json(place.folder + "/config.json").find("number")->to_int());
   CHECK(pesc::read_json(place.folder + "/run.json").find("number")->to_int() == number);
   const auto file = pesc::safetensors_file::open(place.folder + "/model.safetensors");
   const auto size = file.get("w").shape[0];
@@ -50,12 +51,15 @@ int number_in(const std::string& folder) {
   return number;
 }
 
-std::vector<std::string> kept(const std::string& folder) { return pesc::detail::names_in(folder + "/checkpoints"); }
+std::vector<std::string> kept(const std::string& folder) {
+  return pesc::detail::names_in(folder + "/checkpoints");
+}
 
 struct stop {};
 
 // These tests make thousands of durable writes, which a folder in memory makes at once.
-[[maybe_unused]] const bool in_memory = ::access("/dev/shm", W_OK) == 0 && ::setenv("TMPDIR", "/dev/shm", 0) == 0;
+[[maybe_unused]] const bool in_memory =
+    ::access("/dev/shm", W_OK) == 0 && ::setenv("TMPDIR", "/dev/shm", 0) == 0;
 
 }  // namespace
 
@@ -134,12 +138,14 @@ TEST_SUITE("model/checkpoint") {
     const auto text = support::message_of([&] { save(t.path(), 1); });
     CHECK(support::contains(text, "holds a model of another program"));
     CHECK(t.entries() == 1);
-    CHECK(support::contains(support::message_of<pesc::io_error>([&] { static_cast<void>(pesc::find_checkpoint(t.path("x"))); }),
-                            "there is no such folder"));
     CHECK(support::contains(
-        support::message_of<pesc::io_error>([&] { static_cast<void>(pesc::find_checkpoint(t.path("config.json"))); }),
-        "this is a file"));
-    CHECK(support::contains(support::message_of<pesc::io_error>([&] { save(t.path("config.json/a"), 1); }), "this is a file"));
+        support::message_of<pesc::io_error>([&] { static_cast<void>(pesc::find_checkpoint(t.path("x"))); }),
+        "there is no such folder"));
+    CHECK(support::contains(support::message_of<pesc::io_error>(
+                                [&] { static_cast<void>(pesc::find_checkpoint(t.path("config.json"))); }),
+                            "this is a file"));
+    CHECK(support::contains(support::message_of<pesc::io_error>([&] { save(t.path("config.json/a"), 1); }),
+                            "this is a file"));
   }
 
   TEST_CASE("names of files are plain, and used once") {
@@ -217,7 +223,8 @@ TEST_SUITE("model/checkpoint") {
       save(t.path(), 3, {}, 10);
       CHECK(number_in(t.path()) == 3);
       // The next save clears away what the killed process left, but for a state that was complete.
-      for (const std::string& name : pesc::detail::names_in(t.path())) CHECK_MESSAGE(name.find(".new") == name.npos, name);
+      for (const std::string& name : pesc::detail::names_in(t.path()))
+        CHECK_MESSAGE(name.find(".new") == name.npos, name);
       for (const std::string& name : kept(t.path())) CHECK_MESSAGE(!name.ends_with(".partial"), name);
     }
     CHECK(steps > 10);

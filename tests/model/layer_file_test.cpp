@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/layer_file.hpp"
 
 #include <algorithm>
 #include <string>
 #include <vector>
 
-#include "pesc/model/layer_file.hpp"
+#include <doctest/doctest.h>
+
 #include "pesc/moe/parameters.hpp"
 #include "support/message_of.hpp"
 #include "support/random.hpp"
@@ -61,7 +62,8 @@ TEST_SUITE("model/layer_file") {
       return text;
     };
     CHECK(support::contains(refusal({24, 36, 4, 2, 5, 4}), "tensor \"router\" is [3, 24], expected [4, 24]"));
-    CHECK(support::contains(refusal({24, 36, 3, 2, 5, 0}), "6 tensors are not of this layer: \"down_proj.lora_A\""));
+    CHECK(support::contains(refusal({24, 36, 3, 2, 5, 0}),
+                            "6 tensors are not of this layer: \"down_proj.lora_A\""));
     const layer bare({24, 36, 3, 2, 5, 0}, 2);
     pesc::save_parameters(t.path("a"), bare.views);
     CHECK(support::contains(refusal(shape), "missing 6 of 9 tensors: \"gate_proj.lora_A\""));

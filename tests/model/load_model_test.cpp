@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/load_model.hpp"
 
 #include <algorithm>
 #include <string>
 #include <vector>
 
+#include <doctest/doctest.h>
+
 #include "pesc/io/safetensors.hpp"
-#include "pesc/model/load_model.hpp"
 #include "support/data.hpp"
 #include "support/decoder.hpp"
 #include "support/message_of.hpp"
@@ -44,8 +45,8 @@ struct golden_logits {
 };
 
 template <class FeedForward>
-void check_golden(const std::filesystem::path& folder, const std::filesystem::path& reference, const pesc::model_source& source,
-                  double tolerance) {
+void check_golden(const std::filesystem::path& folder, const std::filesystem::path& reference,
+                  const pesc::model_source& source, double tolerance) {
   CAPTURE(folder);
   const auto loaded = pesc::load_model(source);
   CHECK(loaded.warnings.empty());
@@ -64,11 +65,13 @@ TEST_SUITE("model/load_model") {
     CHECK(loaded.tokenizer == (path.parent_path() / "tok512.bin").string());
     support::decoder<support::dense_layer> decoder(loaded);
     const auto first = decoder.logits({1});
-    for (const auto& [id, value] : {std::pair{403, 17.02352}, {385, 15.40621}, {410, 13.10826}, {317, 12.76917}, {407, 12.41809}})
+    for (const auto& [id, value] :
+         {std::pair{403, 17.02352}, {385, 15.40621}, {410, 13.10826}, {317, 12.76917}, {407, 12.41809}})
       CHECK(first[static_cast<std::size_t>(id)] == doctest::Approx(value).epsilon(1e-4));
-    const std::vector<std::int32_t> greedy{1,   403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421, 395,
-                                           317, 426, 338, 401, 396, 267, 337, 410, 408, 419, 292, 411, 322, 265,
-                                           282, 295, 433, 426, 385, 328, 432, 358, 394, 261, 370, 432, 352};
+    const std::vector<std::int32_t> greedy{1,   403, 407, 261, 378, 432, 383, 286, 261, 376, 298,
+                                           315, 421, 395, 317, 426, 338, 401, 396, 267, 337, 410,
+                                           408, 419, 292, 411, 322, 265, 282, 295, 433, 426, 385,
+                                           328, 432, 358, 394, 261, 370, 432, 352};
     // All tokens at once: the largest logit after each is the next one.
     const auto logits = decoder.logits(greedy);
     for (std::size_t t = 0; t + 1 < greedy.size(); ++t) {
@@ -79,26 +82,31 @@ TEST_SUITE("model/load_model") {
 
   TEST_CASE("folders of the reference implementation give its logits") {
     for (const auto& entry : std::filesystem::directory_iterator(support::test_data("golden/llama")))
-      check_golden<support::dense_layer>(entry.path(), entry.path() / "reference.safetensors", {.path = entry.path().string()}, 1e-4);
+      check_golden<support::dense_layer>(entry.path(), entry.path() / "reference.safetensors",
+                                         {.path = entry.path().string()}, 1e-4);
   }
 
   TEST_CASE("sparse folders of the published code give its logits") {
     // The reference of the bf16 folder rounds every intermediate result, which this decoder does not.
-    for (const auto& entry : std::filesystem::directory_iterator(support::test_data("golden/camelidae_model")))
-      check_golden<support::sparse_layer>(entry.path(), entry.path() / "reference.safetensors", {.path = entry.path().string()},
+    for (const auto& entry :
+         std::filesystem::directory_iterator(support::test_data("golden/camelidae_model")))
+      check_golden<support::sparse_layer>(entry.path(), entry.path() / "reference.safetensors",
+                                          {.path = entry.path().string()},
                                           entry.path().string().ends_with("bf16") ? 5e-2 : 1e-4);
   }
 
   TEST_CASE("4-bit folders and unmerged updates of their own libraries give their logits") {
     const auto golden = support::external_golden();
-    if (!golden || !std::filesystem::exists(*golden / "lora_model")) PESC_SKIP("no golden folders beyond those carried");
+    if (!golden || !std::filesystem::exists(*golden / "lora_model"))
+      PESC_SKIP("no golden folders beyond those carried");
     for (const char* name : {"nf4_dq_bf16", "nf4_f32"})
       check_golden<support::dense_layer>(name, *golden / "bnb_checkpoint" / name / "reference.safetensors",
                                          {.path = (*golden / "bnb_checkpoint" / name).string()}, 1e-4);
     for (const char* name : {"all_linear", "qv_rslora"}) {
       const auto folder = *golden / "lora_model" / name;
-      check_golden<support::dense_layer>(name, folder / "reference.safetensors",
-                                         {.path = (folder / "base").string(), .adapter = (folder / "adapter").string()}, 1e-4);
+      check_golden<support::dense_layer>(
+          name, folder / "reference.safetensors",
+          {.path = (folder / "base").string(), .adapter = (folder / "adapter").string()}, 1e-4);
     }
   }
 
@@ -107,7 +115,8 @@ TEST_SUITE("model/load_model") {
     const auto a = pesc::load_model({.path = folder});
     const auto b = pesc::load_model({.path = folder, .map = true});
     CHECK(support::values_of(a.weights.embedding) == support::values_of(b.weights.embedding));
-    CHECK(support::values_of(a.weights.layers[1].v.weight) == support::values_of(b.weights.layers[1].v.weight));
+    CHECK(support::values_of(a.weights.layers[1].v.weight) ==
+          support::values_of(b.weights.layers[1].v.weight));
   }
 
   TEST_CASE("the names of either family of sparse models lead to the same model") {
@@ -128,7 +137,8 @@ TEST_SUITE("model/load_model") {
     support::decoder<support::sparse_layer> first(a), second(b);
     CHECK(first.values() == second.values());
     CHECK(first.model.parameters()[1].ffn.experts.up[2](3, 4) ==
-          pesc::to_float(pesc::to_bf16(tensors.at("model.layers.1.mlp.moe_adapter.experts.expert_2.adapter_up.weight").values[19])));
+          pesc::to_float(pesc::to_bf16(
+              tensors.at("model.layers.1.mlp.moe_adapter.experts.expert_2.adapter_up.weight").values[19])));
   }
 
   TEST_CASE("an expert of another rank than the configuration says is named") {
@@ -137,18 +147,21 @@ TEST_SUITE("model/load_model") {
     const auto tensors = support::make_tensors(config);
     config.pesc->adapter_dim = 6;
     support::write_folder(t.path("a"), config, tensors);
-    CHECK(support::contains(support::message_of([&] { static_cast<void>(pesc::load_model({.path = t.path("a")})); }),
-                            "expert_0.adapter_down.weight\" is [5, 24], expected [6, 24] by config.json"));
+    CHECK(support::contains(
+        support::message_of([&] { static_cast<void>(pesc::load_model({.path = t.path("a")})); }),
+        "expert_0.adapter_down.weight\" is [5, 24], expected [6, 24] by config.json"));
   }
 
   TEST_CASE("updates that find no place in a decoder are an error, not silence") {
     const auto golden = support::external_golden("lora_model");
     if (!golden) PESC_SKIP("no golden folder lora_model");
-    const auto loaded = pesc::load_model({.path = (*golden / "all_linear/base").string(), .adapter = (*golden / "all_linear/adapter").string()});
+    const auto loaded = pesc::load_model({.path = (*golden / "all_linear/base").string(),
+                                          .adapter = (*golden / "all_linear/adapter").string()});
     auto shape = loaded.ffn_shape();
     shape.lora_rank = 0;
     support::decoder<support::dense_layer> decoder(loaded.weights, shape, {});
-    const auto text = support::message_of([&] { static_cast<void>(pesc::load_trainables(decoder.model, loaded)); });
+    const auto text =
+        support::message_of([&] { static_cast<void>(pesc::load_trainables(decoder.model, loaded)); });
     CHECK(support::contains(text, "the model took 0 of "));
   }
 }

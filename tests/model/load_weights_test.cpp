@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/load_weights.hpp"
 
 #include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
 
-#include "pesc/model/load_weights.hpp"
+#include <doctest/doctest.h>
+
 #include "pesc/model/save_weights.hpp"
 #include "support/message_of.hpp"
 #include "support/temporary_folder.hpp"
@@ -49,7 +50,8 @@ struct dense_folder {
 pesc::format_info nf4_dq() { return pesc::nf4<64, pesc::double_quant<>>::info(); }
 
 /// Writes the weights in the form that they have in memory, in the layout of bitsandbytes.
-std::string write_stored(const support::temporary_folder& t, const pesc::model_config& config, const read_weights& from) {
+std::string write_stored(const support::temporary_folder& t, const pesc::model_config& config,
+                         const read_weights& from) {
   std::filesystem::create_directories(t.path("q"));
   pesc::write_file(t.path("q/config.json"), to_string(to_json(config)));
   pesc::safetensors_writer out;
@@ -86,17 +88,21 @@ TEST_SUITE("model/load_weights") {
     CHECK(loaded.weights.format == nf4_dq());
     CHECK(loaded.forms.empty());
     const auto& down = d.tensors.at("model.layers.0.mlp.down_proj.weight").values;
-    const auto expected = pesc::quantize<pesc::any_format>(nf4_dq(), pesc::matrix_view<const float>{down.data(), 24, 36});
+    const auto expected =
+        pesc::quantize<pesc::any_format>(nf4_dq(), pesc::matrix_view<const float>{down.data(), 24, 36});
     const auto found = pesc::unpack(loaded.weights.layers[0].down.weight);
     CHECK(std::equal(expected.codes().begin(), expected.codes().end(), found.codes().begin()));
-    CHECK(std::equal(expected.scale_codes().begin(), expected.scale_codes().end(), found.scale_codes().begin()));
+    CHECK(std::equal(expected.scale_codes().begin(), expected.scale_codes().end(),
+                     found.scale_codes().begin()));
     CHECK(expected.offset() == found.offset());
     // A type that fixes the format loads the same.
     auto files = pesc::model_files::open({.path = d.folder.path("m")});
     pesc::stored_forms forms;
     std::vector<std::string> warnings;
-    const auto fixed = pesc::load_weights<pesc::nf4<64, pesc::double_quant<>>>(files, {.format = nf4_dq()}, forms, warnings);
-    CHECK(support::values_of(fixed.layers[0].down.weight) == support::values_of(loaded.weights.layers[0].down.weight));
+    const auto fixed =
+        pesc::load_weights<pesc::nf4<64, pesc::double_quant<>>>(files, {.format = nf4_dq()}, forms, warnings);
+    CHECK(support::values_of(fixed.layers[0].down.weight) ==
+          support::values_of(loaded.weights.layers[0].down.weight));
   }
 
   TEST_CASE("biases and tied heads") {
@@ -124,7 +130,8 @@ TEST_SUITE("model/load_weights") {
     const auto kept = read(path);
     CHECK(kept.warnings.empty());
     CHECK(kept.weights.format == pesc::fp4<128>::info());
-    CHECK(kept.forms.at("model.layers.0.mlp.up_proj.weight") == pesc::stored_form{"bfloat16", pesc::element_type::bf16});
+    CHECK(kept.forms.at("model.layers.0.mlp.up_proj.weight") ==
+          pesc::stored_form{"bfloat16", pesc::element_type::bf16});
     const auto bytes = pesc::read_file(path + "/model.safetensors");
     const support::temporary_folder again;
     CHECK(pesc::read_file(write_stored(again, d.config, kept) + "/model.safetensors") == bytes);
@@ -134,7 +141,8 @@ TEST_SUITE("model/load_weights") {
     CHECK(support::contains(other.warnings[0], "stored as fp4 in blocks of 128 and stay so"));
     CHECK(other.weights.format == pesc::fp4<128>::info());
     const auto decoded = read(path, {.format = pesc::unquantized<float>::info()});
-    CHECK(support::values_of(decoded.weights.layers[1].gate.weight) == support::values_of(first.weights.layers[1].gate.weight));
+    CHECK(support::values_of(decoded.weights.layers[1].gate.weight) ==
+          support::values_of(first.weights.layers[1].gate.weight));
   }
 
   TEST_CASE("a missing tensor is named, with the nearest that is there") {
@@ -150,8 +158,9 @@ TEST_SUITE("model/load_weights") {
   TEST_CASE("tensors of no use, and those of experts that the configuration does not know, are refused") {
     dense_folder d;
     d.tensors["model.layers.0.self_attn.q_proj.bias"] = {{24}, std::vector<float>(24)};
-    CHECK(support::contains(refusal(d.write()), "1 tensors are not part of the model that config.json describes: "
-                                                "\"model.layers.0.self_attn.q_proj.bias\""));
+    CHECK(support::contains(refusal(d.write()),
+                            "1 tensors are not part of the model that config.json describes: "
+                            "\"model.layers.0.self_attn.q_proj.bias\""));
     d.config.pesc = support::tiny_experts();
     d.tensors = support::make_tensors(d.config);
     d.config.pesc.reset();
@@ -163,17 +172,20 @@ TEST_SUITE("model/load_weights") {
     dense_folder d;
     d.config.pesc = support::tiny_experts();
     const auto text = refusal(d.write());
-    CHECK(support::contains(text, "missing 14 of 35 tensors: \"model.layers.0.mlp.moe_adapter.router.weight\""));
+    CHECK(support::contains(text,
+                            "missing 14 of 35 tensors: \"model.layers.0.mlp.moe_adapter.router.weight\""));
     CHECK(support::contains(text, "This looks like a dense model"));
   }
 
   TEST_CASE("a shape that differs from the configuration is named with both") {
     dense_folder d;
     d.tensors["model.norm.weight"] = {{25}, std::vector<float>(25)};
-    CHECK(support::contains(refusal(d.write()), "tensor \"model.norm.weight\" is [25], expected [24] by config.json"));
+    CHECK(support::contains(refusal(d.write()),
+                            "tensor \"model.norm.weight\" is [25], expected [24] by config.json"));
     d.tensors = support::make_tensors(d.config);
     d.tensors["model.layers.0.mlp.down_proj.weight"].shape = {36, 24};
-    CHECK(support::contains(refusal(d.write()), "\"model.layers.0.mlp.down_proj.weight\" is [36, 24], expected [24, 36]"));
+    CHECK(support::contains(refusal(d.write()),
+                            "\"model.layers.0.mlp.down_proj.weight\" is [36, 24], expected [24, 36]"));
     d.tensors = support::make_tensors(d.config);
     d.config.llama.layers = 3;
     CHECK(support::contains(refusal(d.write()), "missing 9 of 30 tensors"));
@@ -190,12 +202,13 @@ TEST_SUITE("model/load_weights") {
 
   TEST_CASE("weights that are not finite are named, in every format") {
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()})
-      for (const char* name : {"model.layers.1.mlp.down_proj.weight", "model.norm.weight", "model.embed_tokens.weight"}) {
+      for (const char* name :
+           {"model.layers.1.mlp.down_proj.weight", "model.norm.weight", "model.embed_tokens.weight"}) {
         dense_folder d;
         d.tensors.at(name).values[17] = bad;
         const auto text = refusal<pesc::numeric_error>(d.write(), {.format = nf4_dq()});
-        CHECK(support::contains(text, std::string("tensor \"") + name + "\" is " + (std::isnan(bad) ? "NaN" : "infinite") +
-                                          " at entry 17"));
+        CHECK(support::contains(text, std::string("tensor \"") + name + "\" is " +
+                                          (std::isnan(bad) ? "NaN" : "infinite") + " at entry 17"));
         CHECK(refusal<pesc::numeric_error>(d.write<pesc::bf16>()) == text);
       }
   }
@@ -209,6 +222,7 @@ TEST_SUITE("model/load_weights") {
       if (name != "model.norm.weight") out.add(name, tensor.shape, std::span{tensor.values});
     out.add("model.norm.weight", {24}, std::span{numbers});
     out.write(d.folder.path("m/model.safetensors"));
-    CHECK(support::contains(refusal(d.folder.path("m")), "tensor \"model.norm.weight\" is I32, expected F32, F16, BF16 or F64"));
+    CHECK(support::contains(refusal(d.folder.path("m")),
+                            "tensor \"model.norm.weight\" is I32, expected F32, F16, BF16 or F64"));
   }
 }

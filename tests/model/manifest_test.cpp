@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/manifest.hpp"
 
 #include <string>
 
-#include "pesc/model/manifest.hpp"
+#include <doctest/doctest.h>
+
 #include "support/message_of.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -11,7 +12,8 @@ namespace {
 
 const std::string text =
     "{\"format\": \"pesc checkpoint\", \"version\": 1, \"sequence\": 3, \"step\": 40, \"files\": {"
-    "\"b.safetensors\": {\"bytes\": 5, \"xxh64\": \"0123456789abcdef\"}, \"a.json\": {\"bytes\": 0, \"xxh64\": \"ef46db3751d8e999\"}}}";
+    "\"b.safetensors\": {\"bytes\": 5, \"xxh64\": \"0123456789abcdef\"}, \"a.json\": {\"bytes\": 0, "
+    "\"xxh64\": \"ef46db3751d8e999\"}}}";
 
 std::string refusal(const std::string& from, const std::string& to) {
   std::string changed = text;
@@ -25,12 +27,14 @@ struct checkpoint_folder {
   checkpoint_folder() {
     pesc::checkpoint_manifest manifest{1, 0, {}};
     for (const char* name : {"a.bin", "b.bin"})
-      manifest.files.push_back({name, pesc::checksum_file(folder.write(name, std::string("content of ") + name))});
+      manifest.files.push_back(
+          {name, pesc::checksum_file(folder.write(name, std::string("content of ") + name))});
     folder.write("manifest.json", to_string(to_json(manifest)));
   }
   std::string problem(bool checksums = true) const {
     const auto reading = pesc::read_manifest(folder.path());
-    return reading.manifest ? pesc::manifest_problem(folder.path(), *reading.manifest, checksums) : reading.problem;
+    return reading.manifest ? pesc::manifest_problem(folder.path(), *reading.manifest, checksums)
+                            : reading.problem;
   }
 };
 
@@ -51,8 +55,10 @@ TEST_SUITE("model/manifest") {
 
   TEST_CASE("a manifest that was damaged or is from a newer program is refused") {
     using support::contains;
-    CHECK(contains(refusal("pesc checkpoint", "other"), "\"format\" is \"other\", expected \"pesc checkpoint\""));
-    CHECK(contains(refusal("\"version\": 1", "\"version\": 2"), "\"version\" is 2, expected 1 to 1. A newer program wrote it."));
+    CHECK(contains(refusal("pesc checkpoint", "other"),
+                   "\"format\" is \"other\", expected \"pesc checkpoint\""));
+    CHECK(contains(refusal("\"version\": 1", "\"version\": 2"),
+                   "\"version\" is 2, expected 1 to 1. A newer program wrote it."));
     CHECK(contains(refusal("40", "-1"), "\"step\" is -1"));
     CHECK(contains(refusal("3", "1.5"), "\"sequence\""));
     CHECK(contains(refusal("a.json", "../a"), "holds \"../a\", expected names of files in this folder"));
@@ -81,7 +87,8 @@ TEST_SUITE("model/manifest") {
     c.folder.write("b.bin", "content of B.bin");
     CHECK(support::contains(c.problem(), "b.bin: checksum"));
     CHECK(c.problem(false) == "");
-    CHECK(support::contains(support::message_of([&] { pesc::verify_manifest(c.folder.path()); }), "b.bin: checksum"));
+    CHECK(support::contains(support::message_of([&] { pesc::verify_manifest(c.folder.path()); }),
+                            "b.bin: checksum"));
     c.folder.write("b.bin", "short");
     CHECK(support::contains(c.problem(false), "b.bin: the file has 5 bytes, its manifest says 16"));
     std::filesystem::remove(c.folder.path("b.bin"));

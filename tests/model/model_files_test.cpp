@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/model_files.hpp"
 
 #include <string>
 
-#include "pesc/model/model_files.hpp"
+#include <doctest/doctest.h>
+
 #include "support/message_of.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
@@ -73,7 +74,8 @@ TEST_SUITE("model/model_files") {
     CHECK(files.unused_names().size() == before - 1);
     // Half an adapter beside the model is an error, not a dense model.
     pesc::safetensors_writer{}.write(t.path("m/adapter_model.safetensors"));
-    CHECK(support::contains(refusal<pesc::io_error>(t.path("m")), "adapter_config.json: there is no such file"));
+    CHECK(support::contains(refusal<pesc::io_error>(t.path("m")),
+                            "adapter_config.json: there is no such file"));
   }
 
   TEST_CASE("paths that are no model say what they are") {

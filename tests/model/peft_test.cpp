@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/peft.hpp"
 
 #include <cmath>
 #include <string>
 #include <vector>
 
-#include "pesc/model/peft.hpp"
+#include <doctest/doctest.h>
+
 #include "support/data.hpp"
 #include "support/message_of.hpp"
 #include "support/tiny_model.hpp"
@@ -13,10 +14,14 @@
 namespace {
 
 const std::string text =
-    "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"lora_dropout\": 0.5, \"bias\": \"none\", \"use_dora\": false, "
-    "\"modules_to_save\": null, \"rank_pattern\": {}, \"target_modules\": [\"q_proj\", \"model.layers.0.mlp.up_proj\"]}";
+    "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"lora_dropout\": 0.5, \"bias\": \"none\", "
+    "\"use_dora\": false, "
+    "\"modules_to_save\": null, \"rank_pattern\": {}, \"target_modules\": [\"q_proj\", "
+    "\"model.layers.0.mlp.up_proj\"]}";
 
-pesc::lora_config parse(const std::string& json) { return pesc::parse_adapter_config(pesc::parse_json(json, "a"), "a"); }
+pesc::lora_config parse(const std::string& json) {
+  return pesc::parse_adapter_config(pesc::parse_json(json, "a"), "a");
+}
 
 std::string changed(const std::string& from, const std::string& to) {
   std::string out = text;
@@ -64,9 +69,11 @@ TEST_SUITE("model/peft") {
     for (const char* name : {"all_linear", "qv_rslora"}) {
       const std::string path = (*folder / name / "adapter").string();
       const auto lora = pesc::parse_adapter_config(pesc::read_json(path + "/adapter_config.json"), path);
-      const auto config = pesc::parse_config(pesc::read_json((*folder / name / "base/config.json").string()), path);
+      const auto config =
+          pesc::parse_config(pesc::read_json((*folder / name / "base/config.json").string()), path);
       pesc::tensor_set out;
-      pesc::read_adapter(pesc::safetensors_file::open(path + "/adapter_model.safetensors"), lora, config.llama, out);
+      pesc::read_adapter(pesc::safetensors_file::open(path + "/adapter_model.safetensors"), lora,
+                         config.llama, out);
       CHECK(out.size() == 2 * config.llama.layers * static_cast<pesc::index_t>(lora.target_modules.size()));
     }
   }
@@ -78,9 +85,12 @@ TEST_SUITE("model/peft") {
     CHECK(contains(refusal("\"lora_alpha\": 8", "\"x\": 8"), "\"lora_alpha\" is missing"));
     CHECK(contains(refusal("\"lora_alpha\": 8", "\"lora_alpha\": 1e300"), "expected a finite number"));
     CHECK(contains(refusal("\"none\"", "\"all\""), "\"bias\" is \"all\""));
-    CHECK(contains(refusal("\"use_dora\": false", "\"use_dora\": true"), "\"use_dora\" is set, which is not supported"));
-    CHECK(contains(refusal("\"rank_pattern\": {}", "\"rank_pattern\": {\"q\": 2}"), "\"rank_pattern\" is set"));
-    CHECK(contains(refusal("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]"), "\"modules_to_save\" is set"));
+    CHECK(contains(refusal("\"use_dora\": false", "\"use_dora\": true"),
+                   "\"use_dora\" is set, which is not supported"));
+    CHECK(
+        contains(refusal("\"rank_pattern\": {}", "\"rank_pattern\": {\"q\": 2}"), "\"rank_pattern\" is set"));
+    CHECK(contains(refusal("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]"),
+                   "\"modules_to_save\" is set"));
     CHECK(contains(refusal("0.5", "1.0"), "\"lora_dropout\" is 1"));
     CHECK(contains(refusal("\"q_proj\"", "\"c_attn\""), "holds \"c_attn\", expected q_proj"));
     CHECK(refusal("[\"q_proj\", \"model.layers.0.mlp.up_proj\"]", "\"all-linear\"") == "no error");
@@ -101,9 +111,12 @@ TEST_SUITE("model/peft") {
   TEST_CASE("modules that the model lacks, half pairs and other sizes are named") {
     using support::contains;
     pesc::tensor_set out;
-    CHECK(contains(read({{"base_model.model.h.0.attn.lora_A.weight", {4, 24}}, {"base_model.model.h.0.attn.lora_B.weight", {24, 4}}}, out),
+    CHECK(contains(read({{"base_model.model.h.0.attn.lora_A.weight", {4, 24}},
+                         {"base_model.model.h.0.attn.lora_B.weight", {24, 4}}},
+                        out),
                    "adapter matched 0 of 1 modules, not \"base_model.model.h.0.attn.lora_A.weight\""));
-    CHECK(contains(read({{"base_model.model.model.layers.2.mlp.up_proj.lora_A.weight", {4, 24}}}, out), "matched 0 of 1"));
+    CHECK(contains(read({{"base_model.model.model.layers.2.mlp.up_proj.lora_A.weight", {4, 24}}}, out),
+                   "matched 0 of 1"));
     CHECK(contains(read({}, out), "adapter matched 0 of 0 modules"));
     CHECK(contains(read({{"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight", {4, 24}}}, out),
                    "module \"model.layers.0.mlp.up_proj\" has only one of lora_A and lora_B"));

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/run_state.hpp"
 
 #include <limits>
 #include <string>
 #include <vector>
 
-#include "pesc/model/run_state.hpp"
+#include <doctest/doctest.h>
+
 #include "support/decoder.hpp"
 #include "support/message_of.hpp"
 #include "support/temporary_folder.hpp"
@@ -20,7 +21,8 @@ struct run_model {
   support::decoder<support::sparse_layer> decoder;
   pesc::buffer<float> m, v;
 
-  run_model() : base(load()), decoder(base.weights, shape(), {}), m(decoder.arena.size()), v(decoder.arena.size()) {
+  run_model()
+      : base(load()), decoder(base.weights, shape(), {}), m(decoder.arena.size()), v(decoder.arena.size()) {
     decoder.randomize(1);
     fill(m, 50);
     fill(v, 90);
@@ -29,7 +31,8 @@ struct run_model {
   pesc::loaded_model<> load() const {
     const pesc::model_config config{support::tiny_llama(), {}, {}, ""};
     support::write_folder(folder.path("base"), config, support::make_tensors(config));
-    return pesc::load_model({.path = folder.path("base")}, {.format = pesc::nf4<64, pesc::double_quant<>>::info()});
+    return pesc::load_model({.path = folder.path("base")},
+                            {.format = pesc::nf4<64, pesc::double_quant<>>::info()});
   }
   pesc::moe_shape shape() const {
     auto out = base.ffn_shape();
@@ -37,14 +40,16 @@ struct run_model {
     return out;
   }
   void fill(pesc::buffer<float>& arena, std::uint64_t seed) {
-    pesc::for_each_trainable(decoder.model.views_over(arena.view()), [&](const std::string&, pesc::trainable_kind, auto matrix) {
-      const auto values = support::normal_floats(matrix.size(), ++seed);
-      std::copy(values.begin(), values.end(), matrix.data);
-    });
+    pesc::for_each_trainable(decoder.model.views_over(arena.view()),
+                             [&](const std::string&, pesc::trainable_kind, auto matrix) {
+                               const auto values = support::normal_floats(matrix.size(), ++seed);
+                               std::copy(values.begin(), values.end(), matrix.data);
+                             });
   }
   void save(const pesc::json& run, pesc::index_t steps, pesc::checkpoint_options options = {}) {
     options.step = steps;
-    pesc::save_run(folder.path("run"), decoder.model, {.llama = base.config.llama}, {m.view(), v.view(), steps}, run, options);
+    pesc::save_run(folder.path("run"), decoder.model, {.llama = base.config.llama},
+                   {m.view(), v.view(), steps}, run, options);
   }
 };
 
@@ -56,7 +61,9 @@ TEST_SUITE("model/run_state") {
   TEST_CASE("parameters, both moments, the step count and the run's own numbers come back to the bit") {
     run_model r;
     pesc::json run = pesc::json::object();
-    run.set("seed", std::numeric_limits<std::uint64_t>::max()).set("rate", 1e-3 / 3).set("counter", pesc::index_t{-5});
+    run.set("seed", std::numeric_limits<std::uint64_t>::max())
+        .set("rate", 1e-3 / 3)
+        .set("counter", pesc::index_t{-5});
     run.set("options", pesc::json::object().set("data", "a.jsonl:0.3"));
     r.save(run, 17);
     const auto found = pesc::load_run(r.folder.path("run"));
@@ -78,7 +85,8 @@ TEST_SUITE("model/run_state") {
     run_model r;
     for (pesc::index_t i = 1; i <= 3; ++i) r.save(pesc::json::object().set("i", i), 100 * i, {.keep = true});
     r.save(pesc::json::object().set("i", pesc::index_t{4}), 350);
-    CHECK(pesc::detail::names_in(r.folder.path("run/checkpoints")) == std::vector<std::string>{"step-000200", "step-000300"});
+    CHECK(pesc::detail::names_in(r.folder.path("run/checkpoints")) ==
+          std::vector<std::string>{"step-000200", "step-000300"});
     CHECK(pesc::load_run(r.folder.path("run")).run.find("i")->to_int() == 4);
     CHECK(pesc::load_run(r.folder.path("run/checkpoints/step-000200")).run.find("i")->to_int() == 2);
     pesc::write_file(r.folder.path("run/optimizer.safetensors"), std::string_view{"x"});
@@ -89,11 +97,13 @@ TEST_SUITE("model/run_state") {
 
   TEST_CASE("a model without a run cannot be resumed") {
     run_model r;
-    CHECK(support::contains(support::message_of([&] { static_cast<void>(pesc::load_run(r.folder.path("base"))); }),
-                            "base: holds no training run (no run.json)"));
+    CHECK(support::contains(
+        support::message_of([&] { static_cast<void>(pesc::load_run(r.folder.path("base"))); }),
+        "base: holds no training run (no run.json)"));
     pesc::save_model(r.folder.path("model"), r.decoder.model, {.llama = r.base.config.llama});
-    CHECK(support::contains(support::message_of([&] { static_cast<void>(pesc::load_run(r.folder.path("model"))); }),
-                            "holds no training run"));
+    CHECK(support::contains(
+        support::message_of([&] { static_cast<void>(pesc::load_run(r.folder.path("model"))); }),
+        "holds no training run"));
   }
 
   TEST_CASE("the optimiser state of another model is refused") {
@@ -104,7 +114,8 @@ TEST_SUITE("model/run_state") {
     support::decoder<support::sparse_layer> other(r.base.weights, narrow, {});
     pesc::buffer<float> m(other.arena.size()), v(other.arena.size());
     const auto load = [&](auto& model) {
-      return support::message_of([&] { static_cast<void>(pesc::load_optimizer(r.folder.path("run"), model, m.view(), v.view())); });
+      return support::message_of(
+          [&] { static_cast<void>(pesc::load_optimizer(r.folder.path("run"), model, m.view(), v.view())); });
     };
     CHECK(support::contains(load(other.model), "expected [4, 24]"));
     auto fewer = r.shape();
@@ -123,10 +134,12 @@ TEST_SUITE("model/run_state") {
     const auto check = [&] { pesc::check_described_file(description, "run.json"); };
     CHECK(support::contains(support::message_of(check), "a.jsonl: checksum "));
     t.write("a.jsonl", "x");
-    CHECK(support::contains(support::message_of(check), "has 1 bytes, the run began with 9. Resuming needs the same data."));
+    CHECK(support::contains(support::message_of(check),
+                            "has 1 bytes, the run began with 9. Resuming needs the same data."));
     std::filesystem::remove(path);
     CHECK(support::contains(support::message_of<pesc::io_error>(check), "there is no such file"));
-    CHECK(support::contains(support::message_of([&] { pesc::check_described_file(pesc::json::object(), "run.json"); }),
-                            "run.json: key \"path\" is missing"));
+    CHECK(support::contains(
+        support::message_of([&] { pesc::check_described_file(pesc::json::object(), "run.json"); }),
+        "run.json: key \"path\" is missing"));
   }
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/save_weights.hpp"
 
 #include <string>
 #include <vector>
 
-#include "pesc/model/save_weights.hpp"
+#include <doctest/doctest.h>
+
 #include "support/data.hpp"
 #include "support/decoder.hpp"
 #include "support/message_of.hpp"
@@ -15,7 +16,8 @@ namespace {
 
 const std::vector<std::int32_t> some_ids{1, 5, 9, 2, 30, 7};
 
-pesc::loaded_model<> load_tiny(const support::temporary_folder& t, const pesc::weight_options& options, bool tied = false) {
+pesc::loaded_model<> load_tiny(const support::temporary_folder& t, const pesc::weight_options& options,
+                               bool tied = false) {
   pesc::model_config config{support::tiny_llama(), {}, {}, ""};
   config.llama.attention_bias = config.llama.mlp_bias = true;
   config.llama.tie_embeddings = tied;
@@ -64,10 +66,12 @@ TEST_SUITE("model/save_weights") {
       CHECK(again.values() == crafted.values());
       CHECK(again.logits(some_ids) == crafted.logits(some_ids));
 
-      pesc::save_model(t.path("b"), again.model, {.llama = loaded.config.llama, .extra = loaded.extra, .forms = &loaded.forms});
+      pesc::save_model(t.path("b"), again.model,
+                       {.llama = loaded.config.llama, .extra = loaded.extra, .forms = &loaded.forms});
       for (const auto& entry : std::filesystem::directory_iterator(t.path("a")))
-        CHECK_MESSAGE(bytes_of(entry.path().string()) == bytes_of(t.path("b/" + entry.path().filename().string())),
-                      entry.path().string());
+        CHECK_MESSAGE(
+            bytes_of(entry.path().string()) == bytes_of(t.path("b/" + entry.path().filename().string())),
+            entry.path().string());
     }
   }
 
@@ -117,20 +121,25 @@ TEST_SUITE("model/save_weights") {
     const auto base = load_tiny(t, {.format = pesc::nf4<64, pesc::double_quant<>>::info()});
     support::decoder<support::sparse_layer> crafted(base.weights, crafted_shape(base), {});
     t.write("tokens.bin", "tokenizer");
-    pesc::save_model(t.path("a"), crafted.model, {.llama = base.config.llama, .tokenizer = t.path("tokens.bin")});
+    pesc::save_model(t.path("a"), crafted.model,
+                     {.llama = base.config.llama, .tokenizer = t.path("tokens.bin")});
     CHECK(bytes_of(t.path("a/tokens.bin")) == "tokenizer");
     CHECK(pesc::load_model({.path = t.path("a")}).tokenizer == t.path("a/tokens.bin"));
     const auto file = pesc::safetensors_file::open(t.path("a/model.safetensors"));
     CHECK(file.get("model.layers.0.self_attn.q_proj.weight").dtype == pesc::element_type::u8);
     CHECK(file.get("model.layers.0.self_attn.q_proj.weight.nested_quant_map").count() == 256);
     CHECK(file.find("model.layers.0.self_attn.q_proj.weight.quant_state.bitsandbytes__nf4") != nullptr);
-    CHECK(file.get("model.layers.1.mlp.moe_adapter.router.weight").shape == std::vector<pesc::index_t>{3, 24});
-    CHECK(file.get("model.layers.1.mlp.moe_adapter.experts.expert_2.adapter_up.weight").dtype == pesc::element_type::f32);
+    CHECK(file.get("model.layers.1.mlp.moe_adapter.router.weight").shape ==
+          std::vector<pesc::index_t>{3, 24});
+    CHECK(file.get("model.layers.1.mlp.moe_adapter.experts.expert_2.adapter_up.weight").dtype ==
+          pesc::element_type::f32);
     CHECK(file.get("model.embed_tokens.weight").dtype == pesc::element_type::f32);
     const auto adapter = pesc::safetensors_file::open(t.path("a/adapter_model.safetensors"));
-    CHECK(adapter.get("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight").shape == std::vector<pesc::index_t>{4, 24});
+    CHECK(adapter.get("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight").shape ==
+          std::vector<pesc::index_t>{4, 24});
     const auto config = pesc::read_json(t.path("a/config.json"));
-    for (const char* key : {"adapter_dim", "num_experts", "topk", "moe_scaling", "moe_dtype", "output_router_logits"})
+    for (const char* key :
+         {"adapter_dim", "num_experts", "topk", "moe_scaling", "moe_dtype", "output_router_logits"})
       CHECK_MESSAGE(config.find(key) != nullptr, key);
     CHECK(config.find("quantization_config")->find("llm_int8_skip_modules")->items().size() == 2);
   }
@@ -150,7 +159,8 @@ TEST_SUITE("model/save_weights") {
       int compared = 0;
       for (const auto& tensor : before.tensors()) {
         if (tensor.name.find("_proj") == tensor.name.npos) continue;
-        CHECK_MESSAGE(pesc::as_text(after.get(tensor.name).bytes) == pesc::as_text(tensor.bytes), tensor.name);
+        CHECK_MESSAGE(pesc::as_text(after.get(tensor.name).bytes) == pesc::as_text(tensor.bytes),
+                      tensor.name);
         CHECK(after.get(tensor.name).shape == tensor.shape);
         ++compared;
       }
@@ -162,8 +172,9 @@ TEST_SUITE("model/save_weights") {
     const support::temporary_folder t;
     const auto base = load_tiny(t, {});
     support::decoder<support::sparse_layer> crafted(base.weights, crafted_shape(base), {});
-    const auto text = support::message_of<pesc::io_error>(
-        [&] { pesc::save_model(t.path("a"), crafted.model, {.llama = base.config.llama, .tokenizer = t.path("none")}); });
+    const auto text = support::message_of<pesc::io_error>([&] {
+      pesc::save_model(t.path("a"), crafted.model, {.llama = base.config.llama, .tokenizer = t.path("none")});
+    });
     CHECK(support::contains(text, "none: there is no such file"));
     CHECK(std::filesystem::is_empty(t.path("a")));
   }

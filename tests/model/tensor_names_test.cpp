@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/tensor_names.hpp"
 
 #include <map>
 #include <string>
 #include <vector>
 
+#include <doctest/doctest.h>
+
 #include "pesc/model/attention_block.hpp"
-#include "pesc/model/tensor_names.hpp"
 #include "pesc/moe/parameters.hpp"
 #include "support/tiny_model.hpp"
 
@@ -24,10 +25,13 @@ std::map<std::string, std::pair<pesc::trainable_kind, std::string>> names_of(con
   pesc::parameter_arena<> counting;
   std::vector<layer> layers;
   for (int l = 0; l < 2; ++l)
-    layers.push_back({pesc::attention_trainables<>::carve(counting, s, shape.lora_rank), trainables::carve(counting, shape)});
+    layers.push_back({pesc::attention_trainables<>::carve(counting, s, shape.lora_rank),
+                      trainables::carve(counting, shape)});
   std::map<std::string, std::pair<pesc::trainable_kind, std::string>> out;
   pesc::for_each_trainable(layers, [&](const std::string& name, pesc::trainable_kind kind, auto m) {
-    CHECK_MESSAGE(out.emplace(name, std::pair{kind, std::to_string(m.rows) + "x" + std::to_string(m.cols)}).second, name);
+    CHECK_MESSAGE(
+        out.emplace(name, std::pair{kind, std::to_string(m.rows) + "x" + std::to_string(m.cols)}).second,
+        name);
   });
   return out;
 }
@@ -46,8 +50,10 @@ TEST_SUITE("model/tensor_names") {
       CHECK(names.at(name) == std::pair{kind, shape});
     };
     is("model.layers.1.mlp.moe_adapter.router.weight", trainable_kind::expert_path, "3x24");
-    is("model.layers.0.mlp.moe_adapter.experts.expert_2.adapter_down.weight", trainable_kind::expert_path, "5x24");
-    is("model.layers.0.mlp.moe_adapter.experts.expert_0.adapter_up.weight", trainable_kind::expert_path, "24x5");
+    is("model.layers.0.mlp.moe_adapter.experts.expert_2.adapter_down.weight", trainable_kind::expert_path,
+       "5x24");
+    is("model.layers.0.mlp.moe_adapter.experts.expert_0.adapter_up.weight", trainable_kind::expert_path,
+       "24x5");
     is("model.layers.1.self_attn.k_proj.lora_A.weight", trainable_kind::low_rank, "4x24");
     is("model.layers.1.self_attn.k_proj.lora_B.weight", trainable_kind::low_rank, "12x4");
     is("model.layers.0.mlp.down_proj.lora_A.weight", trainable_kind::low_rank, "4x36");
@@ -62,12 +68,13 @@ TEST_SUITE("model/tensor_names") {
   TEST_CASE("the names that a configuration asks for are those that a model's trainable tensors have") {
     const auto names = names_of({24, 36, 3, 2, 5, 0});
     std::size_t count = 0;
-    pesc::for_each_expert_path(support::tiny_llama(), support::tiny_experts(),
-                               [&](const std::string& name, pesc::index_t rows, pesc::index_t cols) {
-                                 ++count;
-                                 REQUIRE(names.contains(name));
-                                 CHECK(names.at(name).second == std::to_string(rows) + "x" + std::to_string(cols));
-                               });
+    pesc::for_each_expert_path(
+        support::tiny_llama(), support::tiny_experts(),
+        [&](const std::string& name, pesc::index_t rows, pesc::index_t cols) {
+          ++count;
+          REQUIRE(names.contains(name));
+          CHECK(names.at(name).second == std::to_string(rows) + "x" + std::to_string(cols));
+        });
     CHECK(count == names.size());
   }
 
@@ -76,10 +83,13 @@ TEST_SUITE("model/tensor_names") {
     c.attention_bias = true;
     c.head_dim = 8;
     std::map<std::string, std::pair<pesc::index_t, pesc::index_t>> found;
-    const auto collect = [&](const std::string& name, pesc::index_t rows, pesc::index_t cols) { found[name] = {rows, cols}; };
+    const auto collect = [&](const std::string& name, pesc::index_t rows, pesc::index_t cols) {
+      found[name] = {rows, cols};
+    };
     pesc::for_each_frozen(c, collect);
     CHECK(found.size() == 3 + 2 * (9 + 4));
-    CHECK(found.at("model.layers.1.self_attn.o_proj.weight") == std::pair<pesc::index_t, pesc::index_t>{24, 32});
+    CHECK(found.at("model.layers.1.self_attn.o_proj.weight") ==
+          std::pair<pesc::index_t, pesc::index_t>{24, 32});
     CHECK(found.at("model.layers.1.self_attn.v_proj.bias") == std::pair<pesc::index_t, pesc::index_t>{16, 0});
     CHECK(found.contains("lm_head.weight"));
     found.clear();
@@ -91,7 +101,8 @@ TEST_SUITE("model/tensor_names") {
   }
 
   TEST_CASE("the other family's names of experts") {
-    CHECK(pesc::without_expert_word("a.experts.expert_12.adapter_up.weight") == "a.experts.12.adapter_up.weight");
+    CHECK(pesc::without_expert_word("a.experts.expert_12.adapter_up.weight") ==
+          "a.experts.12.adapter_up.weight");
     CHECK(pesc::without_expert_word("a.router.weight") == "a.router.weight");
   }
 }

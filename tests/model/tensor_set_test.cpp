@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/tensor_set.hpp"
 
 #include <utility>
 #include <vector>
 
-#include "pesc/io/safetensors_writer.hpp"
+#include <doctest/doctest.h>
+
 #include "pesc/io/safetensors.hpp"
-#include "pesc/model/tensor_set.hpp"
+#include "pesc/io/safetensors_writer.hpp"
 
 TEST_SUITE("model/tensor_set") {
   TEST_CASE("tensors outlive their file, keep type and shape, and survive a move") {
@@ -34,8 +35,10 @@ TEST_SUITE("model/tensor_set") {
 
   TEST_CASE("the first tensor of a name stays") {
     const float values[2] = {1, 2};
-    pesc::tensor_info first{"x", pesc::element_type::f32, "F32", {1}, 0, 4, std::as_bytes(std::span{values}.first(1))};
-    pesc::tensor_info second{"x", pesc::element_type::f32, "F32", {1}, 0, 4, std::as_bytes(std::span{values}.last(1))};
+    pesc::tensor_info first{
+        "x", pesc::element_type::f32, "F32", {1}, 0, 4, std::as_bytes(std::span{values}.first(1))};
+    pesc::tensor_info second{
+        "x", pesc::element_type::f32, "F32", {1}, 0, 4, std::as_bytes(std::span{values}.last(1))};
     pesc::tensor_set set;
     set.add(first, "x");
     set.add(second, "x");

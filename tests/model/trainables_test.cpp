@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <doctest/doctest.h>
+#include "pesc/model/trainables.hpp"
 
 #include <string>
 #include <vector>
 
+#include <doctest/doctest.h>
+
 #include "pesc/io/safetensors.hpp"
 #include "pesc/model/load_weights.hpp"
-#include "pesc/model/trainables.hpp"
 #include "pesc/moe/parameters.hpp"
 #include "support/message_of.hpp"
 #include "support/tiny_model.hpp"
@@ -26,7 +27,8 @@ struct layers {
     const auto carve = [&](pesc::parameter_arena<>& from) {
       views.clear();
       for (int l = 0; l < 2; ++l)
-        views.push_back({pesc::attention_trainables<>::carve(from, pesc::shape_of(support::tiny_llama()), shape.lora_rank),
+        views.push_back({pesc::attention_trainables<>::carve(from, pesc::shape_of(support::tiny_llama()),
+                                                             shape.lora_rank),
                          pesc::moe_trainables<pesc::moe_dynamic<>>::carve(from, shape)});
     };
     pesc::parameter_arena<> counting;
@@ -57,7 +59,8 @@ pesc::tensor_set set_of(const layers& from, const std::string& without = "") {
   for (const auto kind : {pesc::trainable_kind::expert_path, pesc::trainable_kind::low_rank}) {
     const auto file = file_of(from, kind);
     for (const auto& tensor : file.tensors())
-      if (without.empty() || tensor.name.find(without) == tensor.name.npos) out.add(tensor, pesc::name_without_peft(tensor.name));
+      if (without.empty() || tensor.name.find(without) == tensor.name.npos)
+        out.add(tensor, pesc::name_without_peft(tensor.name));
   }
   return out;
 }
@@ -96,9 +99,11 @@ TEST_SUITE("model/trainables") {
 
   TEST_CASE("half a sparse part is an error that names what is missing") {
     const layers from(shape, 5), to(shape);
-    const auto text = support::message_of([&] { pesc::load_trainables(to.views, set_of(from, "expert_1.adapter_up"), "m"); });
-    CHECK(support::contains(text, "m: missing 2 of 14 tensors of routers and adapters: "
-                                  "\"model.layers.0.mlp.moe_adapter.experts.expert_1.adapter_up.weight\""));
+    const auto text = support::message_of(
+        [&] { pesc::load_trainables(to.views, set_of(from, "expert_1.adapter_up"), "m"); });
+    CHECK(support::contains(text,
+                            "m: missing 2 of 14 tensors of routers and adapters: "
+                            "\"model.layers.0.mlp.moe_adapter.experts.expert_1.adapter_up.weight\""));
   }
 
   TEST_CASE("another rank is named with both shapes") {

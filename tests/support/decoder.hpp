@@ -5,9 +5,9 @@
 #include <numeric>
 #include <vector>
 
-#include "pesc/pesc.hpp"
 #include "pesc/model/llama.hpp"
 #include "pesc/model/load_model.hpp"
+#include "pesc/pesc.hpp"
 #include "support/random.hpp"
 
 namespace support {
@@ -21,14 +21,16 @@ struct decoder {
   pesc::buffer<float> arena;
   pesc::llama<FeedForward> model;
 
-  decoder(const pesc::model_weights<pesc::any_format>& weights, const pesc::moe_shape& shape, const pesc::moe_options& options,
-          std::uint64_t seed = 1)
-      : arena(pesc::llama<FeedForward>::parameter_count(weights.shape, shape)), model(weights, shape, options, arena.view()) {
+  decoder(const pesc::model_weights<pesc::any_format>& weights, const pesc::moe_shape& shape,
+          const pesc::moe_options& options, std::uint64_t seed = 1)
+      : arena(pesc::llama<FeedForward>::parameter_count(weights.shape, shape)),
+        model(weights, shape, options, arena.view()) {
     model.initialize(seed);
   }
 
   /// \brief As the loaded model says, its trainable tensors filled.
-  explicit decoder(const pesc::loaded_model<>& loaded) : decoder(loaded.weights, loaded.ffn_shape(), loaded.ffn_options()) {
+  explicit decoder(const pesc::loaded_model<>& loaded)
+      : decoder(loaded.weights, loaded.ffn_shape(), loaded.ffn_options()) {
     static_cast<void>(pesc::load_trainables(model, loaded));
   }
 

@@ -35,7 +35,9 @@ inline pesc::llama_config tiny_llama() {
   return c;
 }
 
-inline pesc::pesc_config tiny_experts() { return {.experts = 3, .top_k = 2, .adapter_dim = 5, .moe_scaling = 0.5}; }
+inline pesc::pesc_config tiny_experts() {
+  return {.experts = 3, .top_k = 2, .adapter_dim = 5, .moe_scaling = 0.5};
+}
 
 struct tiny_tensor {
   std::vector<pesc::index_t> shape;
@@ -68,8 +70,9 @@ pesc::safetensors_writer make_file(const tiny_tensors& tensors) {
     std::vector<T> stored;
     for (const float x : tensor.values) stored.push_back(pesc::from_float<T>(x));
     const auto bytes = std::as_bytes(std::span{stored});
-    out.add(name, pesc::element_type_of<T>, tensor.shape,
-            [copy = std::vector<std::byte>(bytes.begin(), bytes.end())](pesc::byte_sink sink) { sink(copy); });
+    out.add(
+        name, pesc::element_type_of<T>, tensor.shape,
+        [copy = std::vector<std::byte>(bytes.begin(), bytes.end())](pesc::byte_sink sink) { sink(copy); });
   }
   return out;
 }
@@ -91,16 +94,19 @@ inline std::vector<std::byte> llama2c_bytes(const pesc::llama_config& c, const t
     std::memcpy(out.data() + at, data, bytes);
   };
   const auto number = [](pesc::index_t n) { return static_cast<std::int32_t>(n); };
-  const std::int32_t header[7] = {number(c.hidden), number(c.intermediate), number(c.layers), number(c.heads),
-                                  number(c.kv_heads), number(c.tie_embeddings ? c.vocab : -c.vocab), number(c.max_positions)};
+  const std::int32_t header[7] = {number(c.hidden),       number(c.intermediate),
+                                  number(c.layers),       number(c.heads),
+                                  number(c.kv_heads),     number(c.tie_embeddings ? c.vocab : -c.vocab),
+                                  number(c.max_positions)};
   append(header, sizeof header);
   const auto tensor = [&](const std::string& name) {
     const auto& values = tensors.at(name).values;
     append(values.data(), values.size() * sizeof(float));
   };
   tensor("model.embed_tokens.weight");
-  for (const char* name : {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                           "post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj"})
+  for (const char* name :
+       {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj"})
     for (pesc::index_t l = 0; l < c.layers; ++l) tensor(pesc::layer_prefix(l) + name + ".weight");
   tensor("model.norm.weight");
   const std::vector<float> tables(static_cast<std::size_t>(c.max_positions * c.head_dim));
@@ -118,6 +124,8 @@ std::vector<float> values_of(const pesc::quantized_matrix<Format, pesc::panels>&
   return out;
 }
 
-inline std::vector<float> values_of(const pesc::buffer<float>& values) { return {values.data(), values.data() + values.size()}; }
+inline std::vector<float> values_of(const pesc::buffer<float>& values) {
+  return {values.data(), values.data() + values.size()};
+}
 
 }  // namespace support

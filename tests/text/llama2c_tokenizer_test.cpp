@@ -107,7 +107,7 @@ TEST_SUITE("text/llama2c_tokenizer") {
     CHECK(
         contains(refusal(""), "tok.bin: byte 0: the tokenizer ends before the length of its longest piece"));
     CHECK(contains(refusal("abc"), "tok.bin: byte 3: the tokenizer ends"));
-    CHECK(contains(refusal(file(0, marks)), "byte 0: longest piece of 0 bytes, expected 1 to 1024"));
+    CHECK(contains(refusal(file(0, marks)), "byte 0: longest piece of 0 bytes, expected 1 to 256"));
     CHECK(contains(refusal(file(-7, marks)), "longest piece of -7 bytes"));
     CHECK(contains(refusal(file(1 << 30, marks)), "longest piece of 1073741824 bytes"));
     CHECK(

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A checkpoint is a folder DIR of files under standard names and a manifest.json that lists them. Saving never harms the
-// state that is there:
+// A checkpoint is a folder DIR of files under standard names and a manifest.json that lists them. Saving
+// never harms the state that is there:
 //
-//   1. All files of the new state are written to a folder of their own, DIR/checkpoints/NAME.PROCESS.partial, its manifest
-//      last, everything synchronised to the disk.
+//   1. All files of the new state are written to a folder of their own, DIR/checkpoints/NAME.PROCESS.partial,
+//      its manifest last, everything synchronised to the disk.
 //   2. That folder is renamed to DIR/checkpoints/NAME: the new state is complete.
-//   3. Its files get second names (or copies) in DIR under temporary names; then each is renamed to its standard name, the
-//      manifest last. In between the old manifest does not fit the files in DIR.
+//   3. Its files get second names (or copies) in DIR under temporary names; then each is renamed to its
+//      standard name, the manifest last. In between the old manifest does not fit the files in DIR.
 //   4. Files of the old state that the new one lacks are removed, and older folders in DIR/checkpoints.
 //
-// A reader looks at the manifests of DIR and of all folders DIR/checkpoints/*, and takes the newest state (by the counter
-// `sequence`) whose files agree with their manifest. Stopped before the end of step 2 that is the old state in DIR, later
-// the new one, first in DIR/checkpoints/NAME, at last in DIR.
+// A reader looks at the manifests of DIR and of all folders DIR/checkpoints/*, and takes the newest state (by
+// the counter `sequence`) whose files agree with their manifest. Stopped before the end of step 2 that is the
+// old state in DIR, later the new one, first in DIR/checkpoints/NAME, at last in DIR.
 
 #include <optional>
 #include <string>
@@ -46,7 +46,8 @@ struct found_checkpoint {
 inline std::vector<found_checkpoint> list_checkpoints(const std::string& folder, bool with_folder) {
   std::vector<found_checkpoint> out;
   const auto look = [&](const std::string& path) {
-    if (auto reading = read_manifest(path); reading.manifest) out.push_back({path, std::move(*reading.manifest)});
+    if (auto reading = read_manifest(path); reading.manifest)
+      out.push_back({path, std::move(*reading.manifest)});
   };
   if (with_folder) look(folder);
   const std::string below = folder + "/checkpoints";
@@ -76,10 +77,12 @@ inline std::string without_slash(const std::string& path) {
 [[nodiscard]] inline checkpoint_place find_checkpoint(const std::string& path, bool checksums = true) {
   const std::string folder = detail::without_slash(path);
   if (!detail::exists(folder)) detail::raise<io_error>(folder + ": there is no such folder");
-  if (!detail::is_folder(folder)) detail::raise<io_error>(folder + ": this is a file, expected a model folder");
+  if (!detail::is_folder(folder))
+    detail::raise<io_error>(folder + ": this is a file, expected a model folder");
   const manifest_reading own = read_manifest(folder);
   const bool listed = detail::exists(folder + '/' + checkpoint_manifest::file_name);
-  if (!own.manifest && detail::exists(folder + "/config.json") && !detail::has_own_config(folder)) return {folder, {}, {}};
+  if (!own.manifest && detail::exists(folder + "/config.json") && !detail::has_own_config(folder))
+    return {folder, {}, {}};
   std::string problem = own.problem;
   for (auto& [place, manifest] : detail::list_checkpoints(folder, true)) {
     const std::string wrong = manifest_problem(place, manifest, checksums);
@@ -97,16 +100,16 @@ inline std::string without_slash(const std::string& path) {
 
 /// \brief How a checkpoint is saved.
 struct checkpoint_options {
-  index_t step = 0;     ///< training steps done; names the folder below `checkpoints`
-  bool keep = false;    ///< leave this state in `checkpoints` as well
-  int keep_last = 2;    ///< states that stay in `checkpoints`
-  bool fresh = false;   ///< a new model, not a later state: remove all earlier ones
+  index_t step = 0;    ///< training steps done; names the folder below `checkpoints`
+  bool keep = false;   ///< leave this state in `checkpoints` as well
+  int keep_last = 2;   ///< states that stay in `checkpoints`
+  bool fresh = false;  ///< a new model, not a later state: remove all earlier ones
   /// \brief Called with a short text before every change of the file system; for tests.
   const function_ref<void(std::string_view)>* on_step = nullptr;
 };
 
-/// \brief Collects the files of a new state and puts them in place; see the top of the file. Without `commit`,
-/// and after an error, the state in the folder is what it was.
+/// \brief Collects the files of a new state and puts them in place; see the top of the file. Without
+/// `commit`, and after an error, the state in the folder is what it was.
 class checkpoint_writer {
  public:
   /// \throws io_error; format_error when the folder holds a model of another program
@@ -175,8 +178,9 @@ class checkpoint_writer {
 
   void refuse_other_models() const {
     if (detail::exists(folder_ + "/config.json") && !detail::has_own_config(folder_))
-      detail::raise<format_error>(folder_ + ": holds a model of another program, which saving would overwrite. Name "
-                                            "another folder.");
+      detail::raise<format_error>(folder_ +
+                                  ": holds a model of another program, which saving would overwrite. Name "
+                                  "another folder.");
   }
 
   /// \brief Removes what stopped processes left.
@@ -190,8 +194,8 @@ class checkpoint_writer {
 
   void begin_file(const std::string& name) {
     const bool taken = std::find(names_.begin(), names_.end(), name) != names_.end();
-    PESC_EXPECTS(!taken && detail::is_plain_name(name) && name != checkpoint_manifest::file_name, "checkpoint file ",
-                 in_quotes(name), ": the name is taken or leaves the folder");
+    PESC_EXPECTS(!taken && detail::is_plain_name(name) && name != checkpoint_manifest::file_name,
+                 "checkpoint file ", in_quotes(name), ": the name is taken or leaves the folder");
     names_.push_back(name);
     about_to("write " + name);
   }

@@ -16,22 +16,24 @@ namespace pesc {
 /// \brief A model in memory, its files closed: all that a decoder object and a later save need.
 template <QuantFormat Format = any_format>
 struct loaded_model {
-  std::string name;               ///< of the file or folder that was read
+  std::string name;  ///< of the file or folder that was read
   model_config config;
   json extra;                     ///< the key "pesc" of config.json; null when absent
   model_weights<Format> weights;  ///< must not move while a decoder refers to it
   stored_forms forms;             ///< of 4-bit weights, for a save
   tensor_set trainables;          ///< routers, adapters and low-rank updates as they are stored
   std::optional<lora_config> lora;
-  std::string tokenizer;          ///< path of a tokenizer file that lies with the model, or empty
-  index_t step = 0;               ///< training steps done, by the manifest
+  std::string tokenizer;  ///< path of a tokenizer file that lies with the model, or empty
+  index_t step = 0;       ///< training steps done, by the manifest
   std::vector<std::string> warnings;
 
   [[nodiscard]] bool sparse() const { return config.pesc.has_value(); }
 
   /// \brief Sizes of the feed-forward layers; `experts`, `rank` and `top_k` stay 0 for a dense model.
   [[nodiscard]] moe_shape ffn_shape() const {
-    moe_shape out{.hidden = config.llama.hidden, .intermediate = config.llama.intermediate, .lora_rank = lora ? lora->rank : 0};
+    moe_shape out{.hidden = config.llama.hidden,
+                  .intermediate = config.llama.intermediate,
+                  .lora_rank = lora ? lora->rank : 0};
     if (config.pesc) {
       out.experts = config.pesc->experts;
       out.top_k = config.pesc->top_k;
@@ -49,11 +51,13 @@ struct loaded_model {
   }
 };
 
-/// \brief Reads a model: a llama2.c file, a Hugging Face folder (numbers or 4 bits inside), a Camelidae or Sparsetral
-/// folder, or a checkpoint of this library; low-rank updates in its folder or in `source.adapter` stay unmerged.
+/// \brief Reads a model: a llama2.c file, a Hugging Face folder (numbers or 4 bits inside), a Camelidae or
+/// Sparsetral folder, or a checkpoint of this library; low-rank updates in its folder or in `source.adapter`
+/// stay unmerged.
 /// \throws io_error, format_error, numeric_error, shape_error
 template <QuantFormat Format = any_format>
-[[nodiscard]] loaded_model<Format> load_model(const model_source& source, const weight_options& options = {}) {
+[[nodiscard]] loaded_model<Format> load_model(const model_source& source,
+                                              const weight_options& options = {}) {
   model_files files = model_files::open(source);
   loaded_model<Format> out;
   out.name = files.name();
@@ -80,9 +84,10 @@ trainables_filled load_trainables(const Model& model, const loaded_model<Format>
   const trainables_filled out = load_trainables(model.parameters(), loaded.trainables, loaded.name);
   const index_t used = out.expert_path + out.low_rank;
   if (used != loaded.trainables.size())
-    detail::raise<format_error>(detail::concat(loaded.name, ": the model took ", used, " of ", loaded.trainables.size(),
-                                               " trainable tensors of the file (", out.expert_path,
-                                               " of routers and adapters, ", out.low_rank, " of low-rank updates)"));
+    detail::raise<format_error>(detail::concat(loaded.name, ": the model took ", used, " of ",
+                                               loaded.trainables.size(), " trainable tensors of the file (",
+                                               out.expert_path, " of routers and adapters, ", out.low_rank,
+                                               " of low-rank updates)"));
   return out;
 }
 

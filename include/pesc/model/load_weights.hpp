@@ -18,13 +18,15 @@ namespace pesc {
 
 /// \brief The part of a configuration that the computation needs.
 [[nodiscard]] inline llama_shape shape_of(const llama_config& c) {
-  return {c.vocab, c.hidden, c.intermediate, c.layers, c.heads, c.kv_heads, c.head_dim, static_cast<float>(c.rms_eps), c.rope};
+  return {c.vocab, c.hidden,   c.intermediate, c.layers,
+          c.heads, c.kv_heads, c.head_dim,     static_cast<float>(c.rms_eps),
+          c.rope};
 }
 
 /// \brief How frozen weights are kept in memory.
 struct weight_options {
-  /// \brief Format of the projections; nothing: as they are stored. Weights that are stored in 4 bits are never
-  /// quantised again: they stay as they are, or are decoded where a format of numbers is asked for.
+  /// \brief Format of the projections; nothing: as they are stored. Weights that are stored in 4 bits are
+  /// never quantised again: they stay as they are, or are decoded where a format of numbers is asked for.
   std::optional<format_info> format{};
 };
 
@@ -43,8 +45,9 @@ void check_numbers(const std::string& file, const tensor_info& tensor, const buf
   for (index_t i = 0; i < values.size(); ++i) {
     const float x = to_float(values[i]);
     if (!std::isfinite(x)) [[unlikely]]
-      raise<numeric_error>(concat(file, ": tensor ", in_quotes(tensor.name), " is ", std::isnan(x) ? "NaN" : "infinite",
-                                  " at entry ", i, " of ", shape_text(tensor.shape), ", expected finite weights"));
+      raise<numeric_error>(concat(file, ": tensor ", in_quotes(tensor.name), " is ",
+                                  std::isnan(x) ? "NaN" : "infinite", " at entry ", i, " of ",
+                                  shape_text(tensor.shape), ", expected finite weights"));
   }
 }
 
@@ -59,7 +62,7 @@ inline buffer<float> load_floats(model_files& files, const std::string& name) {
 }
 
 inline format_info format_of_numbers(element_type type) {
-  return type == element_type::bf16 ? unquantized<bf16>::info()
+  return type == element_type::bf16  ? unquantized<bf16>::info()
          : type == element_type::f16 ? unquantized<f16>::info()
                                      : unquantized<float>::info();
 }
@@ -68,7 +71,8 @@ template <QuantFormat Format, class T>
 quantized_matrix<Format, panels> quantize_values(const std::string& file, const tensor_info& tensor,
                                                  const buffer<T>& values, const format_info& format) {
   check_numbers(file, tensor, values);
-  return pack(quantize<Format>(format, matrix_view<const T>{values.data(), tensor.shape[0], tensor.shape[1]}));
+  return pack(
+      quantize<Format>(format, matrix_view<const T>{values.data(), tensor.shape[0], tensor.shape[1]}));
 }
 
 /// \brief A weight stored as numbers, in the format asked for or in its own.
@@ -77,10 +81,14 @@ quantized_matrix<Format, panels> load_numbers(const std::string& file, const ten
                                               const weight_options& options) {
   const format_info format = options.format ? *options.format : format_of_numbers(tensor.dtype);
   switch (tensor.dtype) {
-    case element_type::f32: return quantize_values<Format>(file, tensor, aligned_values<float>(tensor), format);
-    case element_type::bf16: return quantize_values<Format>(file, tensor, aligned_values<bf16>(tensor), format);
-    case element_type::f16: return quantize_values<Format>(file, tensor, aligned_values<f16>(tensor), format);
-    default: break;
+    case element_type::f32:
+      return quantize_values<Format>(file, tensor, aligned_values<float>(tensor), format);
+    case element_type::bf16:
+      return quantize_values<Format>(file, tensor, aligned_values<bf16>(tensor), format);
+    case element_type::f16:
+      return quantize_values<Format>(file, tensor, aligned_values<f16>(tensor), format);
+    default:
+      break;
   }
   const std::vector<float> values = to_floats(tensor, file);
   buffer<float> copy(static_cast<index_t>(values.size()));
@@ -90,8 +98,9 @@ quantized_matrix<Format, panels> load_numbers(const std::string& file, const ten
 
 /// \brief A weight stored in 4 bits: its own bytes, or decoded to the numbers asked for.
 template <QuantFormat Format>
-quantized_matrix<Format, panels> load_code4(model_files& files, const std::string& name, const weight_options& options,
-                                            stored_forms& forms, bool& kept_other) {
+quantized_matrix<Format, panels> load_code4(model_files& files, const std::string& name,
+                                            const weight_options& options, stored_forms& forms,
+                                            bool& kept_other) {
   if (options.format && options.format->element != element_kind::code4) {
     const auto stored = read_quantized<any_format>(files, name, files.name());
     const auto& w = stored.weight;
@@ -101,8 +110,9 @@ quantized_matrix<Format, panels> load_code4(model_files& files, const std::strin
   }
   auto stored = read_quantized<Format>(files, name, files.name());
   const format_info kept = stored.weight.format();
-  kept_other = kept_other || (options.format && (options.format->block != kept.block || options.format->scales != kept.scales ||
-                                                 std::strcmp(options.format->name, kept.name) != 0));
+  kept_other = kept_other || (options.format &&
+                              (options.format->block != kept.block || options.format->scales != kept.scales ||
+                               std::strcmp(options.format->name, kept.name) != 0));
   forms.insert_or_assign(name, std::move(stored.form));
   return pack(stored.weight);
 }
@@ -133,8 +143,8 @@ inline void check_tensors(model_files& files) {
     const std::vector<index_t> shape = cols == 0 ? std::vector{rows} : std::vector{rows, cols};
     const std::vector<index_t> found = stored_shape(files, name);
     if (found != shape)
-      raise<format_error>(concat(files.name(), ": tensor ", in_quotes(name), " is ", shape_text(found), ", expected ",
-                                 shape_text(shape), " by config.json"));
+      raise<format_error>(concat(files.name(), ": tensor ", in_quotes(name), " is ", shape_text(found),
+                                 ", expected ", shape_text(shape), " by config.json"));
     for (const char* part : {"", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"})
       static_cast<void>(files.find(name + part));
   };
@@ -144,24 +154,27 @@ inline void check_tensors(model_files& files) {
   std::vector<std::string> extra;
   for (const std::string& name : files.unused_names()) {
     // Old files store rotary frequencies; files of tied models may store the head a second time.
-    if (name.ends_with("rotary_emb.inv_freq") || (c.llama.tie_embeddings && name == "lm_head.weight")) continue;
+    if (name.ends_with("rotary_emb.inv_freq") || (c.llama.tie_embeddings && name == "lm_head.weight"))
+      continue;
     extra.push_back(name);
   }
-  if (!missing.empty()) refuse_missing_tensors(files.name(), missing, static_cast<index_t>(known.size()), extra);
+  if (!missing.empty())
+    refuse_missing_tensors(files.name(), missing, static_cast<index_t>(known.size()), extra);
   if (!extra.empty()) refuse_extra_tensors(files.name(), extra, known);
 }
 
 }  // namespace detail
 
-/// \brief Reads the frozen tensors, projection by projection: besides the files, one is in memory as numbers at a time.
+/// \brief Reads the frozen tensors, projection by projection: besides the files, one is in memory as numbers
+/// at a time.
 ///
 /// \param forms  receives how 4-bit weights were stored, so that a save writes the same bytes
 /// \param warnings  receives a line when weights stay in another 4-bit format than asked for
-/// \throws format_error; numeric_error naming the tensor that is not finite; shape_error where `Format` is fixed and the
-/// file stores another
+/// \throws format_error; numeric_error naming the tensor that is not finite; shape_error where `Format` is
+/// fixed and the file stores another
 template <QuantFormat Format>
-[[nodiscard]] model_weights<Format> load_weights(model_files& files, const weight_options& options, stored_forms& forms,
-                                                 std::vector<std::string>& warnings) {
+[[nodiscard]] model_weights<Format> load_weights(model_files& files, const weight_options& options,
+                                                 stored_forms& forms, std::vector<std::string>& warnings) {
   detail::check_tensors(files);
   const llama_config& c = files.config().llama;
   model_weights<Format> out;
@@ -181,13 +194,15 @@ template <QuantFormat Format>
       linear.weight = find_quant_state(files, weight) != nullptr
                           ? detail::load_code4<Format>(files, weight, options, forms, kept_other)
                           : detail::load_numbers<Format>(files.name(), *files.find(weight), options);
-      if (files.contains(prefix + name + ".bias")) linear.bias = detail::load_floats(files, prefix + name + ".bias");
+      if (files.contains(prefix + name + ".bias"))
+        linear.bias = detail::load_floats(files, prefix + name + ".bias");
     });
   }
   out.format = out.layers.front().q.weight.format();
   if (kept_other)
-    warnings.push_back(detail::concat(files.name(), ": weights are stored as ", out.format.name, " in blocks of ",
-                                      out.format.block, " and stay so; they are not quantised again"));
+    warnings.push_back(detail::concat(files.name(), ": weights are stored as ", out.format.name,
+                                      " in blocks of ", out.format.block,
+                                      " and stay so; they are not quantised again"));
   return out;
 }
 

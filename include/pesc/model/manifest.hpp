@@ -13,7 +13,8 @@
 
 namespace pesc {
 
-/// \brief The list of the files of a checkpoint with sizes and checksums; written last, so it tells that all are there.
+/// \brief The list of the files of a checkpoint with sizes and checksums; written last, so it tells that all
+/// are there.
 struct checkpoint_manifest {
   static constexpr const char* file_name = "manifest.json";
   static constexpr index_t version = 1;
@@ -24,8 +25,8 @@ struct checkpoint_manifest {
     friend bool operator==(const entry&, const entry&) = default;
   };
 
-  index_t sequence = 0;      ///< counts the saves into one folder: of two complete states the larger is the newer
-  index_t step = 0;          ///< training steps done
+  index_t sequence = 0;  ///< counts the saves into one folder: of two complete states the larger is the newer
+  index_t step = 0;      ///< training steps done
   std::vector<entry> files;  ///< sorted by name
 
   [[nodiscard]] const entry* find(std::string_view name) const {
@@ -44,7 +45,8 @@ inline std::uint64_t parse_checksum(const json_fields& f) {
   std::uint64_t value = 0;
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
   if (text.size() != 16 || code != std::errc{} || end != text.data() + 16 || checksum_text(value) != text)
-    raise<format_error>(concat(f.where("xxh64"), " is ", in_quotes(text), ", expected 16 hexadecimal digits"));
+    raise<format_error>(
+        concat(f.where("xxh64"), " is ", in_quotes(text), ", expected 16 hexadecimal digits"));
   return value;
 }
 
@@ -118,10 +120,12 @@ struct manifest_reading {
 #endif
 }
 
-/// \brief Compares the files of a folder with its manifest; empty when all agree, else what is wrong with the first.
+/// \brief Compares the files of a folder with its manifest; empty when all agree, else what is wrong with the
+/// first.
 /// \param checksums  read all files; otherwise only sizes are compared
 /// \throws io_error when a file cannot be read
-[[nodiscard]] inline std::string manifest_problem(const std::string& folder, const checkpoint_manifest& manifest,
+[[nodiscard]] inline std::string manifest_problem(const std::string& folder,
+                                                  const checkpoint_manifest& manifest,
                                                   bool checksums = true) {
   for (const auto& [name, content] : manifest.files) {
     const std::string path = folder + '/' + name;
@@ -129,8 +133,8 @@ struct manifest_reading {
     if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode))
       return path + ": the file is missing, its manifest lists it";
     if (static_cast<index_t>(status.st_size) != content.bytes)
-      return detail::concat(path, ": the file has ", static_cast<index_t>(status.st_size), " bytes, its manifest says ",
-                            content.bytes);
+      return detail::concat(path, ": the file has ", static_cast<index_t>(status.st_size),
+                            " bytes, its manifest says ", content.bytes);
     if (!checksums) continue;
     const file_checksum found = checksum_file(path);
     if (found != content)

@@ -29,7 +29,8 @@ namespace pesc {
 }
 
 /// \brief The candidate nearest to `name`; empty when none differs in less than a third of its bytes.
-[[nodiscard]] inline std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
+[[nodiscard]] inline std::string nearest_name(std::string_view name,
+                                              const std::vector<std::string>& candidates) {
   // Names and lists come from files: what a message may cost is bounded.
   constexpr std::size_t longest = 256;
   constexpr std::size_t most = 2000;
@@ -58,7 +59,8 @@ inline std::string first_names(const std::vector<std::string>& names) {
 }
 
 inline bool all_contain(const std::vector<std::string>& names, std::string_view part) {
-  return std::all_of(names.begin(), names.end(), [&](const std::string& n) { return n.find(part) != n.npos; });
+  return std::all_of(names.begin(), names.end(),
+                     [&](const std::string& n) { return n.find(part) != n.npos; });
 }
 
 }  // namespace detail
@@ -66,10 +68,11 @@ inline bool all_contain(const std::vector<std::string>& names, std::string_view 
 /// \brief Ends with an error about tensors that a model needs and its files lack.
 /// \param unused  names that the files have and the model does not use
 /// \throws format_error always
-[[noreturn]] inline void refuse_missing_tensors(const std::string& where, const std::vector<std::string>& missing,
-                                                index_t total, const std::vector<std::string>& unused) {
-  std::string text = detail::concat(where, ": missing ", missing.size(), " of ", total, " tensors: ",
-                                    detail::first_names(missing), ".");
+[[noreturn]] inline void refuse_missing_tensors(const std::string& where,
+                                                const std::vector<std::string>& missing, index_t total,
+                                                const std::vector<std::string>& unused) {
+  std::string text = detail::concat(where, ": missing ", missing.size(), " of ", total,
+                                    " tensors: ", detail::first_names(missing), ".");
   const std::string near = nearest_name(missing.front(), unused);
   if (!near.empty()) text += " The nearest to the first that is there: " + in_quotes(near) + ".";
   if (detail::all_contain(missing, ".moe_adapter."))
@@ -82,12 +85,15 @@ inline bool all_contain(const std::vector<std::string>& names, std::string_view 
 /// \throws format_error always
 [[noreturn]] inline void refuse_extra_tensors(const std::string& where, const std::vector<std::string>& extra,
                                               const std::vector<std::string>& known) {
-  std::string text = detail::concat(where, ": ", extra.size(), " tensors are not part of the model that config.json "
-                                    "describes: ", detail::first_names(extra), ".");
+  std::string text = detail::concat(where, ": ", extra.size(),
+                                    " tensors are not part of the model that config.json "
+                                    "describes: ",
+                                    detail::first_names(extra), ".");
   const std::string near = nearest_name(extra.front(), known);
   if (!near.empty()) text += " The nearest to the first that is: " + in_quotes(near) + ".";
   if (detail::all_contain(extra, ".moe_adapter."))
-    text += " They belong to a mixture of experts; config.json lacks adapter_dim, num_experts and topk for them.";
+    text +=
+        " They belong to a mixture of experts; config.json lacks adapter_dim, num_experts and topk for them.";
   if (detail::all_contain(extra, ".bias")) text += " config.json lacks attention_bias or mlp_bias for them.";
   detail::raise<format_error>(text);
 }

@@ -20,10 +20,11 @@ namespace pesc {
 
 /// \brief Where a model is read from, and how.
 struct model_source {
-  std::string path{};         ///< a llama2.c file, or a folder: this library's checkpoint or a Hugging Face model
-  std::string adapter{};      ///< a PEFT folder with updates for it; empty: those in the model's own folder, if any
-  bool map = false;           ///< map files instead of reading them; see `mapped_file` for what that risks
-  bool checksums = true;      ///< compare a checkpoint's files with its manifest
+  std::string path{};  ///< a llama2.c file, or a folder: this library's checkpoint or a Hugging Face model
+  std::string
+      adapter{};     ///< a PEFT folder with updates for it; empty: those in the model's own folder, if any
+  bool map = false;  ///< map files instead of reading them; see `mapped_file` for what that risks
+  bool checksums = true;  ///< compare a checkpoint's files with its manifest
 };
 
 /// \brief An opened model: its configuration and its tensors under Hugging Face names, wherever they lie.
@@ -33,8 +34,12 @@ class model_files {
   [[nodiscard]] static model_files open(const model_source& source);
 
   [[nodiscard]] const model_config& config() const { return config_; }
-  [[nodiscard]] const json& extra() const { return extra_; }  ///< the key "pesc" of config.json; null when absent
-  [[nodiscard]] const std::string& name() const { return name_; }  ///< of the file or folder read, for messages
+  [[nodiscard]] const json& extra() const {
+    return extra_;
+  }  ///< the key "pesc" of config.json; null when absent
+  [[nodiscard]] const std::string& name() const {
+    return name_;
+  }  ///< of the file or folder read, for messages
   [[nodiscard]] const std::optional<checkpoint_manifest>& manifest() const { return manifest_; }
 
   /// \brief A tokenizer file that lies with the model; empty when there is none.
@@ -104,7 +109,8 @@ inline std::vector<tensor_info> named_tensors(const llama2c_file& file) {
   const auto& h = file.header;
   const auto add = [&](std::string name, std::span<const float> values, std::vector<index_t> shape) {
     const auto bytes = std::as_bytes(values);
-    out.push_back({std::move(name), element_type::f32, "F32", std::move(shape), 0, static_cast<index_t>(bytes.size()), bytes});
+    out.push_back({std::move(name), element_type::f32, "F32", std::move(shape), 0,
+                   static_cast<index_t>(bytes.size()), bytes});
   };
   add("model.embed_tokens.weight", file.embedding, {h.vocab, h.hidden});
   add("model.norm.weight", file.final_norm, {h.hidden});
@@ -134,13 +140,15 @@ inline std::vector<tensor_info> named_tensors(const llama2c_file& file) {
 }
 
 /// \brief The tokenizer file in a folder: one that is named, or the first of a known kind.
-inline std::string find_tokenizer(const std::string& folder, const std::string& named, std::vector<std::string>& warnings) {
+inline std::string find_tokenizer(const std::string& folder, const std::string& named,
+                                  std::vector<std::string>& warnings) {
   if (!named.empty() && is_plain_name(named) && exists(folder + '/' + named)) return folder + '/' + named;
   std::vector<std::string> found;
   for (const std::string& name : names_in(folder))
     if (name.starts_with("tok") && name.ends_with(".bin")) found.push_back(name);
   if (found.size() > 1)
-    warnings.push_back(concat(folder, ": holds ", found.size(), " files tok*.bin; using ", in_quotes(found.front())));
+    warnings.push_back(
+        concat(folder, ": holds ", found.size(), " files tok*.bin; using ", in_quotes(found.front())));
   if (!found.empty()) return folder + '/' + found.front();
   for (const char* name : {"tokenizer.json", "tokenizer.model", "vocab.json"})
     if (exists(folder + '/' + name)) return folder + '/' + name;
@@ -151,7 +159,8 @@ inline std::string find_tokenizer(const std::string& folder, const std::string& 
 
 inline model_files model_files::open(const model_source& source) {
   model_files out;
-  if (!detail::exists(source.path)) detail::raise<io_error>(source.path + ": there is no such file or folder");
+  if (!detail::exists(source.path))
+    detail::raise<io_error>(source.path + ": there is no such file or folder");
   if (detail::is_folder(source.path))
     out.open_folder(source);
   else
@@ -164,7 +173,8 @@ inline model_files model_files::open(const model_source& source) {
 
 inline void model_files::open_llama2c(const model_source& source) {
   if (source.path.ends_with(".safetensors"))
-    detail::raise<format_error>(source.path + ": this is one file of a model; name the folder that holds it and config.json");
+    detail::raise<format_error>(
+        source.path + ": this is one file of a model; name the folder that holds it and config.json");
   name_ = source.path;
   single_ = llama2c_file::open(source.path);
   config_.llama = config_of(single_->header);
@@ -186,7 +196,8 @@ inline void model_files::open_folder(const model_source& source) {
   for (const safetensors_file& file : folder_->files())
     for (const tensor_info& tensor : file.tensors()) places_.push_back({&tensor});
   const json* named = extra_.find("tokenizer");
-  tokenizer_ = detail::find_tokenizer(name_, named != nullptr && named->if_string() ? *named->if_string() : "", warnings_);
+  tokenizer_ = detail::find_tokenizer(
+      name_, named != nullptr && named->if_string() ? *named->if_string() : "", warnings_);
   const bool has_adapter = manifest_ ? manifest_->find(adapter_model_file) != nullptr
                                      : detail::exists(name_ + '/' + adapter_model_file);
   if (source.adapter.empty() && has_adapter) open_adapter(name_, source.map);

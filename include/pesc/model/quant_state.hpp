@@ -15,10 +15,10 @@ namespace pesc {
 struct quant_state {
   std::string quant_type = "nf4";  ///< "nf4" or "fp4"
   index_t block = 64;
-  std::string dtype = "float32";   ///< of the weight before it was quantised: what it is restored to
+  std::string dtype = "float32";  ///< of the weight before it was quantised: what it is restored to
   index_t rows = 0;
   index_t cols = 0;
-  bool nested = false;             ///< scales are quantised again, in blocks of 256
+  bool nested = false;  ///< scales are quantised again, in blocks of 256
   float nested_offset = 0;
 
   [[nodiscard]] index_t elements() const { return rows * cols; }
@@ -49,10 +49,12 @@ inline void parse_quant_shape(const json_fields& f, quant_state& out) {
   out.cols = *list[1].to_int();
   const auto elements = checked_product(out.rows, out.cols);
   if (!elements || *elements > index_t{1} << 44)
-    raise<format_error>(concat(f.where("shape"), " is [", out.rows, ", ", out.cols, "], expected at most 2^44 elements"));
+    raise<format_error>(
+        concat(f.where("shape"), " is [", out.rows, ", ", out.cols, "], expected at most 2^44 elements"));
 }
 
-inline void expect_text(const json_fields& f, std::string_view key, const std::string& found, std::string_view expected) {
+inline void expect_text(const json_fields& f, std::string_view key, const std::string& found,
+                        std::string_view expected) {
   raise<format_error>(concat(f.where(key), " is ", in_quotes(found), ", expected ", expected));
 }
 
@@ -70,8 +72,8 @@ inline void expect_text(const json_fields& f, std::string_view key, const std::s
     detail::expect_text(f, "quant_type", out.quant_type, "\"nf4\" or \"fp4\"");
   out.block = f.get_int("blocksize");
   if (out.block < 32 || out.block > 4096 || (out.block & (out.block - 1)) != 0)
-    detail::raise<format_error>(detail::concat(f.where("blocksize"), " is ", out.block,
-                                               ", expected a power of two from 32 to 4096"));
+    detail::raise<format_error>(
+        detail::concat(f.where("blocksize"), " is ", out.block, ", expected a power of two from 32 to 4096"));
   out.dtype = f.get_string("dtype");
   if (out.dtype != "float32" && out.dtype != "float16" && out.dtype != "bfloat16")
     detail::expect_text(f, "dtype", out.dtype, "\"float32\", \"float16\" or \"bfloat16\"");
@@ -79,13 +81,14 @@ inline void expect_text(const json_fields& f, std::string_view key, const std::s
   out.nested = f.has("nested_blocksize") || f.has("nested_offset") || f.has("nested_dtype");
   if (!out.nested) return out;
   if (f.get_int("nested_blocksize") != nested_block)
-    detail::raise<format_error>(detail::concat(f.where("nested_blocksize"), " is ", f.get_int("nested_blocksize"),
-                                               ", expected ", nested_block));
+    detail::raise<format_error>(detail::concat(f.where("nested_blocksize"), " is ",
+                                               f.get_int("nested_blocksize"), ", expected ", nested_block));
   if (f.get_string("nested_dtype", "float32") != "float32")
     detail::expect_text(f, "nested_dtype", f.get_string("nested_dtype"), "\"float32\"");
   const double offset = f.get_double("nested_offset");
   if (!(offset >= -3.4e38 && offset <= 3.4e38))
-    detail::raise<format_error>(detail::concat(f.where("nested_offset"), " is ", offset, ", expected a finite float"));
+    detail::raise<format_error>(
+        detail::concat(f.where("nested_offset"), " is ", offset, ", expected a finite float"));
   out.nested_offset = static_cast<float>(offset);
   return out;
 }

@@ -16,8 +16,9 @@
 #include "pesc/model/quant_state.hpp"
 #include "pesc/quant/quantized_matrix.hpp"
 
-// The serialised form of bitsandbytes: beside the packed codes `W` lie `W.absmax`, `W.quant_map`, for nested scales
-// `W.nested_absmax` and `W.nested_quant_map`, and the JSON of `quant_state` as bytes of a tensor whose name tells the kind.
+// The serialised form of bitsandbytes: beside the packed codes `W` lie `W.absmax`, `W.quant_map`, for nested
+// scales `W.nested_absmax` and `W.nested_quant_map`, and the JSON of `quant_state` as bytes of a tensor whose
+// name tells the kind.
 //
 // A `source` below is anything with `find(name)` that gives a `const tensor_info*` or null.
 
@@ -25,8 +26,8 @@ namespace pesc {
 
 /// \brief What a file says of a 4-bit weight beyond its values; needed to write the same bytes again.
 struct stored_form {
-  std::string dtype = "float32";             ///< of the weight before it was quantised
-  element_type storage = element_type::u8;   ///< the type under which the packed bytes are listed
+  std::string dtype = "float32";            ///< of the weight before it was quantised
+  element_type storage = element_type::u8;  ///< the type under which the packed bytes are listed
   friend bool operator==(const stored_form&, const stored_form&) = default;
 };
 
@@ -42,13 +43,16 @@ struct stored_matrix {
 
 namespace detail {
 
-inline constexpr const char* quant_state_suffix[2] = {".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"};
+inline constexpr const char* quant_state_suffix[2] = {".quant_state.bitsandbytes__nf4",
+                                                      ".quant_state.bitsandbytes__fp4"};
 
 template <class Source>
-const tensor_info& part_of_weight(Source& source, const std::string& file, const std::string& weight, const char* suffix) {
+const tensor_info& part_of_weight(Source& source, const std::string& file, const std::string& weight,
+                                  const char* suffix) {
   const tensor_info* part = source.find(weight + suffix);
   if (part == nullptr)
-    raise<format_error>(concat(file, ": 4-bit tensor ", in_quotes(weight), " lacks ", in_quotes(weight + suffix)));
+    raise<format_error>(
+        concat(file, ": 4-bit tensor ", in_quotes(weight), " lacks ", in_quotes(weight + suffix)));
   return *part;
 }
 
@@ -57,7 +61,8 @@ template <class T>
 void copy_part(const std::string& file, const tensor_info& part, vector_view<T> to) {
   if (part.dtype != element_type_of<T> || part.count() != to.size)
     raise<format_error>(concat(file, ": tensor ", in_quotes(part.name), " is ", shape_text(part.shape), " ",
-                               one_line(part.dtype_name, 40), ", expected ", to.size, " of ", name_of(element_type_of<T>)));
+                               one_line(part.dtype_name, 40), ", expected ", to.size, " of ",
+                               name_of(element_type_of<T>)));
   if (to.size > 0) std::memcpy(to.data, part.bytes.data(), part.bytes.size());
 }
 
@@ -69,13 +74,14 @@ inline void check_finite(const std::string& file, const tensor_info& part, vecto
 }
 
 /// \brief The levels that a file stores. Builds differ in last bits; anything further apart is another code.
-inline std::array<float, 16> read_levels(const std::string& file, const tensor_info& part, const format_info& format) {
+inline std::array<float, 16> read_levels(const std::string& file, const tensor_info& part,
+                                         const format_info& format) {
   std::array<float, 16> stored{};
   copy_part(file, part, vector_view<float>{stored.data(), 16});
   for (std::size_t i = 0; i < 16; ++i)
     if (!(std::fabs(stored[i] - format.levels[i]) <= 1e-6f))
-      raise<format_error>(concat(file, ": tensor ", in_quotes(part.name), " differs from ", format.name, " at entry ", i,
-                                 " (", stored[i], " vs ", format.levels[i], ")"));
+      raise<format_error>(concat(file, ": tensor ", in_quotes(part.name), " differs from ", format.name,
+                                 " at entry ", i, " (", stored[i], " vs ", format.levels[i], ")"));
   return stored;
 }
 
@@ -86,8 +92,13 @@ inline void check_codes(const std::string& file, const tensor_info& weight, cons
     raise<format_error>(concat(file, ": tensor ", in_quotes(weight.name), " has ", weight.bytes.size(),
                                " bytes, [", state.rows, ", ", state.cols, "] in 4 bits needs ", need));
   switch (weight.dtype) {
-    case element_type::u8: case element_type::i8: case element_type::bf16: case element_type::f16:
-    case element_type::f32: case element_type::f64: return;
+    case element_type::u8:
+    case element_type::i8:
+    case element_type::bf16:
+    case element_type::f16:
+    case element_type::f32:
+    case element_type::f64:
+      return;
     default:
       raise<format_error>(concat(file, ": tensor ", in_quotes(weight.name), " lists its 4-bit codes as ",
                                  one_line(weight.dtype_name, 40), ", expected U8, BF16, F16 or F32"));
@@ -110,37 +121,44 @@ template <class Source>
 [[nodiscard]] inline quant_state read_quant_state(const tensor_info& tensor, const std::string& file) {
   const std::string where = detail::concat(file, ": tensor ", in_quotes(tensor.name));
   if (tensor.dtype != element_type::u8)
-    detail::raise<format_error>(detail::concat(where, " is ", one_line(tensor.dtype_name, 40), ", expected U8"));
+    detail::raise<format_error>(
+        detail::concat(where, " is ", one_line(tensor.dtype_name, 40), ", expected U8"));
   quant_state out = parse_quant_state(as_text(tensor.bytes), where);
   if (!tensor.name.ends_with(out.quant_type))
-    detail::raise<format_error>(detail::concat(where, " says ", in_quotes(out.quant_type), ", its name says otherwise"));
+    detail::raise<format_error>(
+        detail::concat(where, " says ", in_quotes(out.quant_type), ", its name says otherwise"));
   return out;
 }
 
-/// \brief Reads a 4-bit weight, plain or nested, without changing a bit; the stored tables are used (a fixed format has
-/// its own levels).
+/// \brief Reads a 4-bit weight, plain or nested, without changing a bit; the stored tables are used (a fixed
+/// format has its own levels).
 /// \param file  name for messages
 /// \throws format_error, shape_error where `Format` is fixed and another is stored
 template <QuantFormat Format = any_format, class Source>
-[[nodiscard]] stored_matrix<Format> read_quantized(Source& source, const std::string& name, const std::string& file) {
+[[nodiscard]] stored_matrix<Format> read_quantized(Source& source, const std::string& name,
+                                                   const std::string& file) {
   const tensor_info* state_tensor = find_quant_state(source, name);
   if (state_tensor == nullptr)
-    detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(name), " has no quant_state beside it"));
+    detail::raise<format_error>(
+        detail::concat(file, ": tensor ", in_quotes(name), " has no quant_state beside it"));
   const quant_state state = read_quant_state(*state_tensor, file);
   const tensor_info& codes = detail::part_of_weight(source, file, name, "");
   detail::check_codes(file, codes, state);
   if (state.nested != (source.find(name + ".nested_absmax") != nullptr))
-    detail::raise<format_error>(detail::concat(file, ": 4-bit tensor ", in_quotes(name), state.nested
-                                               ? " has nested scales by its quant_state but no \"nested_absmax\""
-                                               : " has \"nested_absmax\" but no nested scales by its quant_state"));
+    detail::raise<format_error>(
+        detail::concat(file, ": 4-bit tensor ", in_quotes(name),
+                       state.nested ? " has nested scales by its quant_state but no \"nested_absmax\""
+                                    : " has \"nested_absmax\" but no nested scales by its quant_state"));
   format_info format = state.format();
   const index_t blocks = format.blocks(state.elements());
   const tensor_info& absmax = detail::part_of_weight(source, file, name, ".absmax");
-  const auto levels = detail::read_levels(file, detail::part_of_weight(source, file, name, ".quant_map"), format);
+  const auto levels =
+      detail::read_levels(file, detail::part_of_weight(source, file, name, ".quant_map"), format);
   if constexpr (std::same_as<Format, any_format>) format.levels = levels;
   if (absmax.count() != blocks)
-    detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(absmax.name), " has ", absmax.count(),
-                                               " entries, expected ", blocks, ": one for ", state.block, " weights"));
+    detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(absmax.name), " has ",
+                                               absmax.count(), " entries, expected ", blocks, ": one for ",
+                                               state.block, " weights"));
   stored_matrix<Format> out{{format, state.rows, state.cols}, {state.dtype, codes.dtype}};
   auto& weight = out.weight;
   std::memcpy(weight.codes().data, codes.bytes.data(), codes.bytes.size());
@@ -151,7 +169,8 @@ template <QuantFormat Format = any_format, class Source>
   }
   detail::copy_part(file, absmax, weight.scale_codes());
   for (const bool map : {false, true}) {
-    const tensor_info& part = detail::part_of_weight(source, file, name, map ? ".nested_quant_map" : ".nested_absmax");
+    const tensor_info& part =
+        detail::part_of_weight(source, file, name, map ? ".nested_quant_map" : ".nested_absmax");
     const auto to = map ? weight.map() : weight.nested_absmax();
     detail::copy_part(file, part, to);
     detail::check_finite(file, part, as_const(to));
@@ -184,26 +203,28 @@ void in_file_order(const quantized_matrix<Format, Layout>& weight, F&& f) {
 }
 
 template <class Format, class Layout>
-void add_scales(safetensors_writer& out, const std::string& name, const quantized_matrix<Format, Layout>& weight) {
+void add_scales(safetensors_writer& out, const std::string& name,
+                const quantized_matrix<Format, Layout>& weight) {
   const auto* w = &weight;
   const index_t blocks = weight.format().blocks(weight.rows() * weight.cols());
   if (weight.format().scales == scale_kind::plain) {
-    out.add(name + ".absmax", element_type::f32, {blocks}, [w](byte_sink sink) {
-      in_file_order(*w, [&](const auto& m) { send(sink, m.absmax()); });
-    });
+    out.add(name + ".absmax", element_type::f32, {blocks},
+            [w](byte_sink sink) { in_file_order(*w, [&](const auto& m) { send(sink, m.absmax()); }); });
     return;
   }
-  out.add(name + ".absmax", element_type::u8, {blocks}, [w](byte_sink sink) {
-    in_file_order(*w, [&](const auto& m) { send(sink, m.scale_codes()); });
-  });
+  out.add(name + ".absmax", element_type::u8, {blocks},
+          [w](byte_sink sink) { in_file_order(*w, [&](const auto& m) { send(sink, m.scale_codes()); }); });
   out.add(name + ".nested_absmax", element_type::f32, {weight.nested_absmax().size},
           [w](byte_sink sink) { send(sink, w->nested_absmax()); });
-  out.add(name + ".nested_quant_map", element_type::f32, {index_t{256}}, [w](byte_sink sink) { send(sink, w->map()); });
+  out.add(name + ".nested_quant_map", element_type::f32, {index_t{256}},
+          [w](byte_sink sink) { send(sink, w->map()); });
 }
 
 /// \brief The type of a tensor of numbers.
 inline element_type file_type(element_kind kind) {
-  return kind == element_kind::f32 ? element_type::f32 : kind == element_kind::bf16 ? element_type::bf16 : element_type::f16;
+  return kind == element_kind::f32    ? element_type::f32
+         : kind == element_kind::bf16 ? element_type::bf16
+                                      : element_type::f16;
 }
 
 }  // namespace detail
@@ -212,8 +233,8 @@ inline element_type file_type(element_kind kind) {
 ///
 /// The weight must stay where it is until the file is written; a packed one is unpacked then, one at a time.
 template <QuantFormat Format, class Layout>
-void add_weight(safetensors_writer& out, const std::string& name, const quantized_matrix<Format, Layout>& weight,
-                const stored_form& form = {}) {
+void add_weight(safetensors_writer& out, const std::string& name,
+                const quantized_matrix<Format, Layout>& weight, const stored_form& form = {}) {
   const format_info format = weight.format();
   const auto* w = &weight;
   const auto codes = [w](byte_sink sink) {
@@ -229,9 +250,15 @@ void add_weight(safetensors_writer& out, const std::string& name, const quantize
   const bool fits = width > 0 && bytes % width == 0;
   out.add(name, fits ? form.storage : element_type::u8, {fits ? bytes / width : bytes, 1}, codes);
   detail::add_scales(out, name, weight);
-  detail::add_copy(out, name + ".quant_map", element_type::f32, {index_t{16}}, std::as_bytes(std::span{format.levels}));
-  const quant_state state{std::string{format.name}, format.block, form.dtype, weight.rows(), weight.cols(),
-                          format.scales == scale_kind::double_quant, weight.offset()};
+  detail::add_copy(out, name + ".quant_map", element_type::f32, {index_t{16}},
+                   std::as_bytes(std::span{format.levels}));
+  const quant_state state{std::string{format.name},
+                          format.block,
+                          form.dtype,
+                          weight.rows(),
+                          weight.cols(),
+                          format.scales == scale_kind::double_quant,
+                          weight.offset()};
   const std::string text = to_string(state);
   detail::add_copy(out, name + ".quant_state.bitsandbytes__" + state.quant_type, element_type::u8,
                    {static_cast<index_t>(text.size())}, as_bytes(text));
@@ -239,6 +266,7 @@ void add_weight(safetensors_writer& out, const std::string& name, const quantize
 
 /// \brief A weight that would be gone when the file is written.
 template <QuantFormat Format, class Layout>
-void add_weight(safetensors_writer&, const std::string&, const quantized_matrix<Format, Layout>&&, const stored_form& = {}) = delete;
+void add_weight(safetensors_writer&, const std::string&, const quantized_matrix<Format, Layout>&&,
+                const stored_form& = {}) = delete;
 
 }  // namespace pesc

@@ -15,14 +15,16 @@
 
 namespace pesc {
 
-/// \brief Adds the frozen tensors of a model under Hugging Face names: projections in their format, the rest in float.
+/// \brief Adds the frozen tensors of a model under Hugging Face names: projections in their format, the rest
+/// in float.
 ///
 /// The weights must stay where they are until the file is written; packed ones are unpacked one at a time.
 /// \param forms  how 4-bit weights were stored when they were loaded
 template <QuantFormat Format>
 void store_weights(const model_weights<Format>& weights, const stored_forms& forms, safetensors_writer& out) {
   const auto floats = [&](const std::string& name, const buffer<float>& values, std::vector<index_t> shape) {
-    out.add(name, std::move(shape), std::span<const float>{values.data(), static_cast<std::size_t>(values.size())});
+    out.add(name, std::move(shape),
+            std::span<const float>{values.data(), static_cast<std::size_t>(values.size())});
   };
   const llama_shape& s = weights.shape;
   floats("model.embed_tokens.weight", weights.embedding, {s.vocabulary, s.hidden});
@@ -45,8 +47,9 @@ void store_weights(const model_weights<Format>& weights, const stored_forms& for
 /// \brief What a save needs beyond the tensors of a model.
 struct model_description {
   llama_config llama;
-  json extra = json::object();    ///< what else the program wants to find again, under the key "pesc" of config.json
-  std::string tokenizer{};        ///< a file that is copied along; empty: none
+  json extra =
+      json::object();  ///< what else the program wants to find again, under the key "pesc" of config.json
+  std::string tokenizer{};              ///< a file that is copied along; empty: none
   const stored_forms* forms = nullptr;  ///< from the load; null: every 4-bit weight was quantised from float
 };
 
@@ -67,7 +70,8 @@ json config_json(const Model& model, const model_description& about) {
   model_config config{about.llama, {}, quantization_of(model.weights()), "float32"};
   const moe_shape& shape = model.ffn_shape();
   if (Model::config_routed())
-    config.pesc = pesc_config{shape.experts, shape.top_k, shape.rank, static_cast<double>(model.options().expert_scale), false};
+    config.pesc = pesc_config{shape.experts, shape.top_k, shape.rank,
+                              static_cast<double>(model.options().expert_scale), false};
   json out = to_json(config);
   if (const json* found = out.find("quantization_config")) {
     // Readers that quantise on loading must leave these alone: they are stored as numbers.
@@ -84,8 +88,8 @@ json config_json(const Model& model, const model_description& about) {
 
 }  // namespace detail
 
-/// \brief Adds a whole model to a checkpoint: config.json, model.safetensors (frozen tensors, routers, adapters),
-/// the low-rank updates as a PEFT adapter, and its tokenizer file.
+/// \brief Adds a whole model to a checkpoint: config.json, model.safetensors (frozen tensors, routers,
+/// adapters), the low-rank updates as a PEFT adapter, and its tokenizer file.
 ///
 /// \throws io_error, format_error
 template <class Model>
@@ -102,8 +106,10 @@ void add_model(checkpoint_writer& out, const Model& model, const model_descripti
     updates.set_metadata("format", "pt");
     store_trainables(model.parameters(), trainable_kind::low_rank, updates);
     out.add(adapter_model_file, updates);
-    const lora_config lora{shape.lora_rank, static_cast<double>(model.options().lora_alpha),
-                           static_cast<double>(model.options().lora_dropout), {}};
+    const lora_config lora{shape.lora_rank,
+                           static_cast<double>(model.options().lora_alpha),
+                           static_cast<double>(model.options().lora_dropout),
+                           {}};
     out.add(adapter_config_file, to_json(lora));
   }
   if (!about.tokenizer.empty()) out.add_copy(detail::file_name_of(about.tokenizer), about.tokenizer);

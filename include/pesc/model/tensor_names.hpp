@@ -7,25 +7,31 @@
 #include "pesc/core/views.hpp"
 #include "pesc/model/config.hpp"
 
-// Names of tensors in checkpoints: those of Llama files, the router and adapters as Camelidae files have them, and the
-// pairs of LoRA under the same scheme (PEFT files put "base_model.model." in front).
+// Names of tensors in checkpoints: those of Llama files, the router and adapters as Camelidae files have
+// them, and the pairs of LoRA under the same scheme (PEFT files put "base_model.model." in front).
 
 namespace pesc {
 
 /// \brief "model.layers.3."
-[[nodiscard]] inline std::string layer_prefix(index_t layer) { return "model.layers." + std::to_string(layer) + '.'; }
+[[nodiscard]] inline std::string layer_prefix(index_t layer) {
+  return "model.layers." + std::to_string(layer) + '.';
+}
 
 /// \brief Which file of a checkpoint holds a trainable tensor: the model's, or the one of low-rank updates.
 enum class trainable_kind { expert_path, low_rank };
 
 namespace detail {
 
-inline bool is_low_rank(std::string_view name) { return name.ends_with("lora_A") || name.ends_with("lora_B"); }
+inline bool is_low_rank(std::string_view name) {
+  return name.ends_with("lora_A") || name.ends_with("lora_B");
+}
 
 /// \brief Name of a tensor of a layer's sparse part: one of expert `e`, or of the router.
-inline std::string expert_path_name(const std::string& prefix, const std::string& name, index_t e, bool per_expert) {
+inline std::string expert_path_name(const std::string& prefix, const std::string& name, index_t e,
+                                    bool per_expert) {
   const std::string base = prefix + "mlp.moe_adapter.";
-  return per_expert ? base + "experts.expert_" + std::to_string(e) + '.' + name + ".weight" : base + name + ".weight";
+  return per_expert ? base + "experts.expert_" + std::to_string(e) + '.' + name + ".weight"
+                    : base + name + ".weight";
 }
 
 }  // namespace detail
@@ -41,7 +47,8 @@ void for_each_trainable(const Layers& layers, F&& f) {
       f(prefix + "self_attn." + name + ".weight", trainable_kind::low_rank, tensor[0]);
     });
     layers[l].ffn.for_each([&](const std::string& name, const auto& tensor) {
-      if (detail::is_low_rank(name)) return f(prefix + "mlp." + name + ".weight", trainable_kind::low_rank, tensor[0]);
+      if (detail::is_low_rank(name))
+        return f(prefix + "mlp." + name + ".weight", trainable_kind::low_rank, tensor[0]);
       const bool per_expert = name.starts_with("adapter_") || tensor.count > 1;
       for (index_t e = 0; e < tensor.count; ++e)
         f(detail::expert_path_name(prefix, name, e, per_expert), trainable_kind::expert_path, tensor[e]);
@@ -49,13 +56,15 @@ void for_each_trainable(const Layers& layers, F&& f) {
   }
 }
 
-/// \brief The name that files of the Sparsetral family use for a tensor of an expert: "experts.3." for "experts.expert_3.".
+/// \brief The name that files of the Sparsetral family use for a tensor of an expert: "experts.3." for
+/// "experts.expert_3.".
 [[nodiscard]] inline std::string without_expert_word(std::string name) {
   const std::size_t at = name.find(".experts.expert_");
   return at == name.npos ? name : name.erase(at + 9, 7);
 }
 
-/// \brief Calls `f(name, rows, cols)` for every frozen tensor that a configuration asks for; vectors have `cols` 0.
+/// \brief Calls `f(name, rows, cols)` for every frozen tensor that a configuration asks for; vectors have
+/// `cols` 0.
 template <class F>
 void for_each_frozen(const llama_config& c, F&& f) {
   const index_t query = c.heads * c.head_dim;

@@ -34,8 +34,8 @@ namespace detail {
 /// \brief Copies a tensor of any float type into a matrix of exactly its shape.
 inline void fill_matrix(const tensor_info& from, matrix_view<float> to, const std::string& file) {
   if (from.shape != std::vector{to.rows, to.cols})
-    raise<format_error>(concat(file, ": tensor ", in_quotes(from.name), " is ", shape_text(from.shape), ", expected [",
-                               to.rows, ", ", to.cols, "]"));
+    raise<format_error>(concat(file, ": tensor ", in_quotes(from.name), " is ", shape_text(from.shape),
+                               ", expected [", to.rows, ", ", to.cols, "]"));
   const std::vector<float> values = to_floats(from, file);
   std::copy(values.begin(), values.end(), to.data);
 }
@@ -44,8 +44,9 @@ inline void fill_matrix(const tensor_info& from, matrix_view<float> to, const st
 
 /// \brief Fills the trainable tensors of a model from a source of tensors, anything with `find(name)`.
 ///
-/// What the source does not speak of keeps its values: the whole sparse part of a dense model, or the low-rank updates of
-/// projections that an adapter leaves out (initialise the model first). A half of either is an error.
+/// What the source does not speak of keeps its values: the whole sparse part of a dense model, or the
+/// low-rank updates of projections that an adapter leaves out (initialise the model first). A half of either
+/// is an error.
 /// \param layers  a model's `parameters()`
 /// \param file  name for messages
 /// \throws format_error
@@ -65,8 +66,9 @@ trainables_filled load_trainables(const Layers& layers, const Source& source, co
     detail::fill_matrix(*tensor, m, file);
   });
   if (out.expert_path > 0 && !missing.empty())
-    detail::raise<format_error>(detail::concat(file, ": missing ", missing.size(), " of ", experts,
-                                               " tensors of routers and adapters: ", detail::first_names(missing)));
+    detail::raise<format_error>(
+        detail::concat(file, ": missing ", missing.size(), " of ", experts,
+                       " tensors of routers and adapters: ", detail::first_names(missing)));
   return out;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A router with parameters and a loss of its own. In training, noise whose size the router learns is added to the
-// logits before the choice. The loss asks for equal importance (sum of gates) and equal load (a smooth estimate of how
-// many tokens choose an expert): Shazeer et al., "Outrageously large neural networks" (2017).
+// A router with parameters and a loss of its own. In training, noise whose size the router learns is added to
+// the logits before the choice. The loss asks for equal importance (sum of gates) and equal load (a smooth
+// estimate of how many tokens choose an expert): Shazeer et al., "Outrageously large neural networks" (2017).
 
 #include "pesc/moe/route.hpp"
 
@@ -38,16 +38,17 @@ struct noisy_router_parameters {
 /// \brief What a noisy router keeps between forward and backward; `logits` are those without noise.
 template <class Space = host_space>
 struct noisy_routing_state : routing_state<Space> {
-  matrix_view<float, Space> raw;           ///< [tokens, experts], x Wnᵀ; the noise has size softplus(raw) + epsilon
-  matrix_view<float, Space> noise;         ///< [tokens, experts], normal numbers
-  matrix_view<float, Space> noisy;         ///< [tokens, experts], the logits that chose
-  vector_view<double, Space> importance;   ///< [experts], as of the last `noisy_balance`
-  vector_view<double, Space> load;         ///< [experts], as of the last `noisy_balance`
-  matrix_view<const float, Space> given;   ///< [tokens, experts], taken for `noise` instead of a draw; empty: draw
+  matrix_view<float, Space> raw;  ///< [tokens, experts], x Wnᵀ; the noise has size softplus(raw) + epsilon
+  matrix_view<float, Space> noise;        ///< [tokens, experts], normal numbers
+  matrix_view<float, Space> noisy;        ///< [tokens, experts], the logits that chose
+  vector_view<double, Space> importance;  ///< [experts], as of the last `noisy_balance`
+  vector_view<double, Space> load;        ///< [experts], as of the last `noisy_balance`
+  matrix_view<const float, Space>
+      given;  ///< [tokens, experts], taken for `noise` instead of a draw; empty: draw
 
   template <class Router>
-  [[nodiscard]] static noisy_routing_state carve(const Router& router, workspace<Space>& ws, const moe_shape& shape,
-                                                 index_t tokens) {
+  [[nodiscard]] static noisy_routing_state carve(const Router& router, workspace<Space>& ws,
+                                                 const moe_shape& shape, index_t tokens) {
     noisy_routing_state s;
     static_cast<routing_state<Space>&>(s) =
         routing_state<Space>::carve(ws, tokens, shape.experts, router.max_slots(tokens));
@@ -60,10 +61,11 @@ struct noisy_routing_state : routing_state<Space> {
   }
 };
 
-/// \brief Keeps the k largest noisy logits of a token; gates are their softmax. Without training there is no noise.
+/// \brief Keeps the k largest noisy logits of a token; gates are their softmax. Without training there is no
+/// noise.
 ///
-/// Its own loss is CV²(importance) + CV²(load) over the rows of one call, scaled by `balance_gradient::router_scale`;
-/// with `balance_kind::none` it is the only one.
+/// Its own loss is CV²(importance) + CV²(load) over the rows of one call, scaled by
+/// `balance_gradient::router_scale`; with `balance_kind::none` it is the only one.
 /// \tparam K  experts per token, at most 15 (16 where every expert is chosen); `dynamic`: from the shape
 /// \tparam Indicator  how the load estimate tells that an expert is chosen
 template <int K, load_indicator Indicator = load_indicator::noisy_logit>
@@ -81,8 +83,8 @@ struct noisy_top_k_router {
 
   /// \throws shape_error when the load estimate would need a 17th largest logit
   explicit noisy_top_k_router(const moe_shape& shape) : k{shape.top_k}, experts{shape.experts} {
-    PESC_EXPECTS(k.value() < max_top_k || k.value() == experts, "noisy top-k of ", k.value(), " with ", experts,
-                 " experts: at most ", max_top_k - 1, ", or as many as there are experts");
+    PESC_EXPECTS(k.value() < max_top_k || k.value() == experts, "noisy top-k of ", k.value(), " with ",
+                 experts, " experts: at most ", max_top_k - 1, ", or as many as there are experts");
   }
 
   [[nodiscard]] index_t max_slots(index_t tokens) const { return tokens * k.value(); }
@@ -101,8 +103,8 @@ static_assert(Router<noisy_top_k_router<dynamic, load_indicator::llama_moe>>);
 /// \brief logits = x Wᵀ; in training noise is added; then the k best experts of each token and their gates.
 template <class X, int K, load_indicator Indicator, class Space>
 void route_forward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matrix_view<const float, Space> x,
-                   const noisy_router_parameters<Space>& p, const noisy_routing_state<Space>& state, const moe_run& run,
-                   workspace<Space>& ws) {
+                   const noisy_router_parameters<Space>& p, const noisy_routing_state<Space>& state,
+                   const moe_run& run, workspace<Space>& ws) {
   matmul(ctx, x, as_const(p.weight), state.logits, {.transpose_b = true}, ws);
   if (run.training) matmul(ctx, x, as_const(p.noise), state.raw, {.transpose_b = true}, ws);
   if (ws.counting()) return;
@@ -113,7 +115,8 @@ void route_forward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matri
       fill_normal(ctx, run.stream(random_site::router_noise), state.noise);
     else
       copy(ctx, state.given, state.noise);
-    noisy_logits(ctx, as_const(state.logits), as_const(state.raw), as_const(state.noise), router.noise_epsilon, state.noisy);
+    noisy_logits(ctx, as_const(state.logits), as_const(state.raw), as_const(state.noise),
+                 router.noise_epsilon, state.noisy);
   }
   const int k = static_cast<int>(router.k.value());
   top_k_softmax(ctx, as_const(state.noisy), k, gate_options{}, state.expert, state.gate);
@@ -139,9 +142,9 @@ template <int K, load_indicator Indicator, class Space>
 
 /// \brief Experts of the slots whose token counts; the others as dropped.
 template <class X, class Space>
-[[nodiscard]] vector_view<const std::int32_t, Space> counted_experts(X& ctx, const noisy_routing_state<Space>& s,
-                                                                     vector_view<const std::uint8_t, Space> valid,
-                                                                     workspace<Space>& ws) {
+[[nodiscard]] vector_view<const std::int32_t, Space> counted_experts(
+    X& ctx, const noisy_routing_state<Space>& s, vector_view<const std::uint8_t, Space> valid,
+    workspace<Space>& ws) {
   auto counted = ws.template take<std::int32_t>(s.expert.size);
   if (ws.counting() || valid.empty()) return s.expert;
   mask_slots(ctx, as_const(s.token), as_const(s.expert), valid, s.importance.size, counted);
@@ -154,8 +157,9 @@ template <class X, class Space>
 ///
 /// \param valid  [tokens], 0 for rows that do not count; empty: all rows count
 template <class X, int K, load_indicator Indicator, class Space>
-double noisy_balance(X& ctx, const noisy_top_k_router<K, Indicator>& router, const noisy_routing_state<Space>& s,
-                     vector_view<const std::uint8_t, Space> valid, const moe_run& run, workspace<Space>& ws) {
+double noisy_balance(X& ctx, const noisy_top_k_router<K, Indicator>& router,
+                     const noisy_routing_state<Space>& s, vector_view<const std::uint8_t, Space> valid,
+                     const moe_run& run, workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   const auto counted = detail::counted_experts(ctx, s, valid, ws);
   auto count = ws.template take<double>(s.load.size);
@@ -177,8 +181,8 @@ template <class X, int K, load_indicator Indicator, class Space>
 void route_backward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matrix_view<const float, Space> x,
                     const noisy_router_parameters<Space>& p, const noisy_routing_state<Space>& s,
                     vector_view<const float, Space> dgate, const balance_gradient<Space>& balance,
-                    matrix_view<float, Space> dx, const noisy_router_parameters<Space>& gradient, const moe_run& run,
-                    workspace<Space>& ws) {
+                    matrix_view<float, Space> dx, const noisy_router_parameters<Space>& gradient,
+                    const moe_run& run, workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   const index_t tokens = s.logits.rows;
   const index_t experts = s.logits.cols;
@@ -203,19 +207,21 @@ void route_backward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matr
       importance_backward(ctx, counted, as_const(dtotal), gates);
       if (router.estimates_load(run)) {
         cv_squared_gradient(ctx, as_const(s.load), scale, dtotal);
-        noisy_load_backward(ctx, detail::load_inputs(router, s, balance.valid), as_const(dtotal), dlogits, draw, dnoisy);
+        noisy_load_backward(ctx, detail::load_inputs(router, s, balance.valid), as_const(dtotal), dlogits,
+                            draw, dnoisy);
       }
     }
   }
   if (!ws.counting()) {
-    top_k_softmax_backward(ctx, as_const(s.noisy), static_cast<int>(router.k.value()), gate_options{}, as_const(s.expert),
-                           as_const(s.gate), as_const(gates), dnoisy);
+    top_k_softmax_backward(ctx, as_const(s.noisy), static_cast<int>(router.k.value()), gate_options{},
+                           as_const(s.expert), as_const(s.gate), as_const(gates), dnoisy);
     if (run.training)
       noisy_logits_backward(ctx, as_const(s.raw), as_const(s.noise), as_const(dnoisy), dlogits, draw);
     else
       add_scaled(ctx, as_const(dnoisy), 1.0f, dlogits);
     if (balance.active())
-      balance_backward(ctx, as_const(s.logits), balance.valid, balance.fractions, balance.scale, balance.z_scale, dlogits);
+      balance_backward(ctx, as_const(s.logits), balance.valid, balance.fractions, balance.scale,
+                       balance.z_scale, dlogits);
   }
   matmul(ctx, as_const(dlogits), x, gradient.weight, {.transpose_a = true, .accumulate = true}, ws);
   matmul(ctx, as_const(dlogits), as_const(p.weight), dx, {.accumulate = true}, ws);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A router that drops tokens. Each token goes to its best expert, and an expert takes only so many of a group, in the
-// order of the tokens: Fedus, Zoph, Shazeer, "Switch transformers" (2021). A dropped token keeps its shared output.
+// A router that drops tokens. Each token goes to its best expert, and an expert takes only so many of a
+// group, in the order of the tokens: Fedus, Zoph, Shazeer, "Switch transformers" (2021). A dropped token
+// keeps its shared output.
 
 #include <cmath>
 
@@ -25,8 +26,8 @@ struct switch_router {
   struct state : routing_state<Space> {
     vector_view<std::int32_t, Space> group_offsets;  ///< [groups + 1], first token of each
 
-    [[nodiscard]] static state carve(const switch_router& router, workspace<Space>& ws, const moe_shape& shape,
-                                     index_t tokens) {
+    [[nodiscard]] static state carve(const switch_router& router, workspace<Space>& ws,
+                                     const moe_shape& shape, index_t tokens) {
       state s;
       static_cast<routing_state<Space>&>(s) = routing_state<Space>::carve(ws, tokens, shape.experts, tokens);
       s.choice = ws.template take<std::int32_t>(tokens);
@@ -40,13 +41,16 @@ struct switch_router {
   [[nodiscard]] static index_t max_slots(index_t tokens) { return tokens; }
 
   /// \brief Tokens that share the capacity of an expert, in a call with `tokens`.
-  [[nodiscard]] index_t group_of(index_t tokens) const { return group > 0 ? group : std::max<index_t>(tokens, 1); }
+  [[nodiscard]] index_t group_of(index_t tokens) const {
+    return group > 0 ? group : std::max<index_t>(tokens, 1);
+  }
 
   /// \brief Tokens of a group that an expert takes.
   [[nodiscard]] index_t capacity_of(index_t tokens) const {
     if (capacity > 0) return capacity;
     const double balanced = static_cast<double>(group_of(tokens)) / static_cast<double>(experts);
-    return std::max<index_t>(1, static_cast<index_t>(std::ceil(static_cast<double>(capacity_factor) * balanced)));
+    return std::max<index_t>(
+        1, static_cast<index_t>(std::ceil(static_cast<double>(capacity_factor) * balanced)));
   }
 
   index_t experts = 0;
@@ -60,32 +64,35 @@ static_assert(Router<switch_router>);
 /// \brief logits = x Wrᵀ, then the best expert of each token that still has room.
 template <class X, class Space>
 void route_forward(X& ctx, const switch_router& router, matrix_view<const float, Space> x,
-                   const router_parameters<Space>& p, const switch_router::state<Space>& state, const moe_run&,
-                   workspace<Space>& ws) {
+                   const router_parameters<Space>& p, const switch_router::state<Space>& state,
+                   const moe_run&, workspace<Space>& ws) {
   matmul(ctx, x, as_const(p.weight), state.logits, {.transpose_b = true}, ws);
   if (!ws.counting()) {
     number_slots(ctx, 1, state.token);
     number_groups(ctx, router.group_of(x.rows), x.rows, state.group_offsets);
   }
-  switch_assign(ctx, as_const(state.logits), as_const(state.group_offsets), router.capacity_of(x.rows), state.expert,
-                state.gate, state.choice, ws);
+  switch_assign(ctx, as_const(state.logits), as_const(state.group_offsets), router.capacity_of(x.rows),
+                state.expert, state.gate, state.choice, ws);
 }
 
-/// \brief Adds the router's part to `dx` and to the gradient of its weight; dropped tokens have no part but in the losses.
+/// \brief Adds the router's part to `dx` and to the gradient of its weight; dropped tokens have no part but
+/// in the losses.
 ///
 /// \param dgate  [slots], gradient of the gates
 template <class X, class Space>
-void route_backward(X& ctx, const switch_router&, matrix_view<const float, Space> x, const router_parameters<Space>& p,
-                    const switch_router::state<Space>& state, vector_view<const float, Space> dgate,
-                    const balance_gradient<Space>& balance, matrix_view<float, Space> dx,
-                    const router_parameters<Space>& gradient, const moe_run&, workspace<Space>& ws) {
+void route_backward(X& ctx, const switch_router&, matrix_view<const float, Space> x,
+                    const router_parameters<Space>& p, const switch_router::state<Space>& state,
+                    vector_view<const float, Space> dgate, const balance_gradient<Space>& balance,
+                    matrix_view<float, Space> dx, const router_parameters<Space>& gradient, const moe_run&,
+                    workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   auto dlogits = ws.template take<float>(state.logits.rows, state.logits.cols);
   if (!ws.counting()) {
     fill(ctx, dlogits, 0.0f);
     switch_backward(ctx, as_const(state.logits), as_const(state.expert), dgate, dlogits);
     if (balance.active())
-      balance_backward(ctx, as_const(state.logits), balance.valid, balance.fractions, balance.scale, balance.z_scale, dlogits);
+      balance_backward(ctx, as_const(state.logits), balance.valid, balance.fractions, balance.scale,
+                       balance.z_scale, dlogits);
   }
   matmul(ctx, as_const(dlogits), x, gradient.weight, {.transpose_a = true, .accumulate = true}, ws);
   matmul(ctx, as_const(dlogits), as_const(p.weight), dx, {.accumulate = true}, ws);

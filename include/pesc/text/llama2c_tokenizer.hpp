@@ -23,8 +23,8 @@ namespace pesc {
 /// Layout: int32 length of the longest piece; then per piece float32 score, int32 length, that many bytes. The
 /// number of pieces is not in the file. Ids 0, 1, 2 are unknown, start and end; spaces stand as spaces.
 struct llama2c_tokenizer {
-  static constexpr index_t max_piece = 1024;
-  static constexpr index_t max_file = index_t{64} << 20;
+  static constexpr index_t max_piece = 256;
+  static constexpr index_t max_file = index_t{16} << 20;
 
   /// \param pieces  rows of the model's embedding; -1 takes all pieces of the file
   /// \throws io_error, format_error when the file is damaged or has fewer or more pieces
