@@ -11,31 +11,46 @@ namespace {
 
 using namespace pesc;
 
-/// \brief The option that was meant, as a hint behind the message about an unknown one.
-std::string nearest_option(const CLI::App& program, const std::string& message) {
-  const std::size_t at = message.find("--");
-  if (at == std::string::npos) return {};
-  const std::string given = message.substr(at, message.find_first_of(" =", at) - at);
-  std::vector<std::string> known;
+/// \brief What is wrong with the first option that no command knows, with the one that was meant; empty without one.
+///
+/// Looked for first: where an option is mistyped, the message that another is missing would only lead astray.
+std::string unknown_option(const CLI::App& program, int argc, char** argv) {
+  std::vector<std::string> known{"--help", "--version"};
   for (const CLI::App* sub : program.get_subcommands())
     for (const CLI::Option* option : sub->get_options())
       for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
-  if (std::find(known.begin(), known.end(), given) != known.end()) return {};
-  const std::string near = nearest_name(given, known);
-  return near.empty() ? std::string{} : " Did you mean " + near + "?";
+  if (program.get_subcommands().empty()) return {};
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    const std::string name{argument.substr(0, argument.find('='))};
+    if (!name.starts_with("--") || name.size() == 2 || std::find(known.begin(), known.end(), name) != known.end()) continue;
+    const std::string near = nearest_name(name, known);
+    return pesc::detail::concat("there is no option ", in_quotes(name), near.empty() ? "" : ". Did you mean ", near,
+                                near.empty() ? "" : "?");
+  }
+  return {};
 }
 
-int fail(const char* kind, const std::string& message, int status) {
-  std::fprintf(stderr, "pesc: %s%s\n", kind, one_line(message, 2000).c_str());
+/// \brief The message without line ends, so that an error stays one line whatever a name holds.
+std::string plain_line(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+  while (text.ends_with(' ')) text.pop_back();
+  return text;
+}
+
+int fail(const std::string& message, int status) {
+  std::fprintf(stderr, "pesc: %s\n", plain_line(message).c_str());
   return status;
 }
 
 /// \brief Help goes to stdout with status 0; everything else is wrong usage.
-int report_parse(const CLI::App& program, const CLI::ParseError& e) {
+int report_parse(const CLI::App& program, const CLI::ParseError& e, int argc, char** argv) {
   if (e.get_exit_code() == 0) return program.exit(e);
   const auto chosen = program.get_subcommands();
   const std::string name = chosen.empty() ? "" : ' ' + chosen.front()->get_name();
-  fail("", std::string{e.what()} + '.' + nearest_option(program, e.what()), tool::wrong_usage);
+  const std::string unknown = unknown_option(program, argc, argv);
+  fail(unknown.empty() ? e.what() : unknown, tool::wrong_usage);
   std::fprintf(stderr, "pesc: all options with examples: pesc%s --help\n", name.c_str());
   return tool::wrong_usage;
 }
@@ -46,13 +61,13 @@ int run(CLI::App& program, const std::vector<std::pair<std::string, tool::comman
     try {
       return command();
     } catch (const tool::usage_error& e) {
-      return fail("", e.what(), tool::wrong_usage);
+      return fail(e.what(), tool::wrong_usage);
     } catch (const numeric_error& e) {
-      return fail("", e.what(), tool::not_finite);
+      return fail(e.what(), tool::not_finite);
     } catch (const std::bad_alloc&) {
-      return fail("", "not enough memory", tool::bad_input);
+      return fail("not enough memory", tool::bad_input);
     } catch (const std::exception& e) {
-      return fail("", e.what(), tool::bad_input);
+      return fail(e.what(), tool::bad_input);
     }
   }
   return tool::wrong_usage;
@@ -73,7 +88,7 @@ int main(int argc, char** argv) {
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return report_parse(program, e);
+    return report_parse(program, e, argc, argv);
   }
   return run(program, commands);
 }

@@ -44,8 +44,6 @@ std::vector<weighted_path> parse_data(const std::vector<std::string>& names) {
   return out;
 }
 
-std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }
-
 run_setup new_run(const tune_options& o) {
   if (o.model.empty() || o.data.empty() || (o.out.empty() && !o.check))
     refuse_usage("tune needs --model, --data and --out, or --resume");
@@ -84,17 +82,6 @@ run_setup saved_run(const tune_options& o) {
   out.read_from = out.resume->place.folder;
   out.out = o.out.empty() ? o.resume : o.out;
   out.tokenizer = o.tokenizer;
-  return out;
-}
-
-/// \brief What run.json says beside the counters.
-json settings_of(const run_setup& setup) {
-  json data = json::array();
-  for (const weighted_path& d : setup.data) data.push_back(std::move(describe_file(absolute(d.path)).set("weight", d.weight)));
-  json out = json::object();
-  out.set("model", setup.resume ? setup.model : absolute(setup.model))
-      .set("data", std::move(data))
-      .set("options", to_json(setup.options));
   return out;
 }
 
@@ -166,7 +153,7 @@ int tune_command(const tune_options& o) {
   plan.sets = data.pointers();
   plan.weights = data.weights;
   plan.resume = setup.resume ? &*setup.resume : nullptr;
-  plan.settings = settings_of(setup);
+  plan.settings = run_settings(setup.model, setup.data, setup.options);
   plan.tokenizer = tokens.file;
   plan.run.stop_after = o.stop_after;
   check_memory(*model, plan, o.memory_limit, o.force, o.quiet);

@@ -12,6 +12,9 @@
 
 namespace pesc::tool {
 
+/// \brief A path that means the same in every folder.
+[[nodiscard]] std::string absolute(const std::string& path);
+
 /// \brief The data files of a run in tokens, with their shares.
 struct prepared_data {
   std::vector<data_set> sets;
@@ -37,8 +40,13 @@ void check_memory(session& model, const tuning_plan& plan, double limit_gb, bool
 /// \throws io_error unless `force`
 void check_disk(const session& model, const std::string& folder, bool force);
 
+/// \brief What run.json says of a run beside its counters: model, data files with checksums, options.
+[[nodiscard]] json run_settings(const std::string& model, const std::vector<weighted_path>& data, const run_options& options);
+
 /// \brief Runs a plan with progress line and logs in its folder, until its end or Ctrl-C.
 /// \param first  steps that were done before
-tuning_result run_with_logs(session& model, const tuning_plan& plan, index_t first, bool quiet);
+/// \param on_step  called after each step, besides; may be empty
+tuning_result run_with_logs(session& model, const tuning_plan& plan, index_t first, bool quiet,
+                            const std::function<void(const step_record&)>& on_step = {});
 
 }  // namespace pesc::tool

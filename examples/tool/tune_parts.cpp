@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+
 #include "pesc/train/memory.hpp"
 #include "pesc/train/progress.hpp"
 #include "tool/program.hpp"
@@ -6,6 +8,8 @@
 #include "tool/tune.hpp"
 
 namespace pesc::tool {
+
+std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }
 
 prepared_data prepare_data(const std::vector<weighted_path>& files, const run_options& options, const tokenizer& text,
                            const llama_config& model, bool quiet) {
@@ -48,7 +52,15 @@ void check_disk(const session& model, const std::string& folder, bool force) {
                                                      bytes_text(free), " free. --force starts anyway"));
 }
 
-tuning_result run_with_logs(session& model, const tuning_plan& plan, index_t first, bool quiet) {
+json run_settings(const std::string& model, const std::vector<weighted_path>& data, const run_options& options) {
+  json files = json::array();
+  for (const weighted_path& d : data) files.push_back(std::move(describe_file(absolute(d.path)).set("weight", d.weight)));
+  json out = json::object();
+  return std::move(out.set("model", absolute(model)).set("data", std::move(files)).set("options", to_json(options)));
+}
+
+tuning_result run_with_logs(session& model, const tuning_plan& plan, index_t first, bool quiet,
+                            const std::function<void(const step_record&)>& on_step) {
   run_log log(plan.folder, first);
   progress_options shown = progress_options_for(stderr);
   shown.quiet = quiet;
@@ -61,6 +73,7 @@ tuning_result run_with_logs(session& model, const tuning_plan& plan, index_t fir
     seen = r.tokens;
     line.update(r.step, plan.run.steps, r.loss, tokens, r.balance);
     log.add(r);
+    if (on_step) on_step(r);
     log.add(step_timing{r.step, line.seconds(), line.tokens_per_second(), resident_memory()});
     if (r.skipped) {
       line.finish();

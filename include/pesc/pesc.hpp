@@ -21,6 +21,8 @@
 #include "pesc/moe/backend.hpp"
 #include "pesc/moe/dense_layer.hpp"
 #include "pesc/moe/layer.hpp"
+#include "pesc/moe/noisy_top_k_router.hpp"
+#include "pesc/moe/switch_router.hpp"
 #include "pesc/nn/schedule.hpp"
 #include "pesc/quant/fp4.hpp"
 #include "pesc/quant/nf4.hpp"

@@ -21,7 +21,7 @@ TEST_CASE("a context holds its threads and its instruction set") {
 
 TEST_CASE("an instruction set that the processor lacks is refused by name") {
   if (cpu::detect_isa() == cpu::isa::avx512_bf16) return;
-  const std::string message = support::message_of<shape_error>([] { cpu_backend(cpu::isa::avx512_bf16); });
+  const std::string message = support::message_of<shape_error>([] { cpu_backend{cpu::isa::avx512_bf16}; });
   CHECK(support::contains(message, "avx512_bf16"));
   CHECK(support::contains(message, cpu::name_of(cpu::detect_isa())));
 }

@@ -10,6 +10,7 @@ cmake_minimum_required(VERSION 3.25)
 set(tested_elsewhere
   core/macros.hpp=odr/crossing.cpp
   moe/backend.hpp=moe/layer_test.cpp
+  moe/routing_types.hpp=moe/route_test.cpp
 )
 
 file(GLOB files RELATIVE ${ROOT}/include/pesc ${ROOT}/include/pesc/*/*.hpp)

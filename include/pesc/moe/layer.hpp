@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "pesc/moe/plan.hpp"
 #include "pesc/moe/upcycle.hpp"
@@ -87,8 +89,9 @@ class moe_layer {
   /// \throws shape_error when sizes do not fit together
   moe_layer(const moe_shape& shape, const frozen& weights, const trainables& parameters, const moe_options& options = {})
       : shape_{complete<Config>(shape)}, options_{options}, router_(shape_), frozen_{weights}, parameters_{parameters} {
-    check_options();
+    check_options(options_);
     frozen_.check(shape_);
+    check_parameters();
   }
 
   /// \brief Upcycles a dense feed-forward network: quantises its weights and starts every expert as the identity.
@@ -106,7 +109,7 @@ class moe_layer {
         router_(shape_),
         owned_frozen_{std::make_unique<frozen_ffn<typename Config::weight>>(std::move(weights))},
         owned_{std::make_unique<owned_parameters<Config>>(shape_)} {
-    check_options();
+    check_options(options_);
     frozen_ = owned_frozen_->template view<frozen>();
     frozen_.check(shape_);
     parameters_ = owned_->views();
@@ -124,9 +127,10 @@ class moe_layer {
   [[nodiscard]] const frozen& weights() const { return frozen_; }
 
   /// \brief Exchanges run-time numbers, such as dropout.
+  /// \throws shape_error for values out of range; the options then stay as they are
   void set_options(const moe_options& options) {
+    check_options(options);
     options_ = options;
-    check_options();
   }
 
   /// \brief An arena of zeros of this layer's layout, for gradients or moments.
@@ -223,13 +227,28 @@ class moe_layer {
     return moe_layer(ctx, shape, dense, options, seed, format);
   }
 
-  void check_options() const {
-    PESC_EXPECTS(options_.adapter_dropout >= 0.0f && options_.adapter_dropout < 1.0f, "adapter dropout ",
-                 options_.adapter_dropout, ": must be at least 0 and below 1");
-    PESC_EXPECTS(options_.lora_dropout >= 0.0f && options_.lora_dropout < 1.0f, "LoRA dropout ", options_.lora_dropout,
+  static void check_options(const moe_options& o) {
+    PESC_EXPECTS(o.adapter_dropout >= 0.0f && o.adapter_dropout < 1.0f, "adapter dropout ", o.adapter_dropout,
                  ": must be at least 0 and below 1");
-    PESC_EXPECTS(std::isfinite(options_.expert_scale) && std::isfinite(options_.lora_alpha),
-                 "expert scale and LoRA alpha must be finite");
+    PESC_EXPECTS(o.lora_dropout >= 0.0f && o.lora_dropout < 1.0f, "LoRA dropout ", o.lora_dropout,
+                 ": must be at least 0 and below 1");
+    PESC_EXPECTS(std::isfinite(o.expert_scale) && std::isfinite(o.lora_alpha), "expert scale and LoRA alpha must be finite");
+  }
+
+  /// Views of the caller's memory must have the sizes that carving for this shape gives.
+  void check_parameters() const {
+    parameter_arena<space> counting;
+    std::vector<batch_view<float, space>> expected;
+    trainables::carve(counting, shape_).for_each(
+        [&](const std::string&, batch_view<float, space> tensor) { expected.push_back(tensor); });
+    std::size_t i = 0;
+    parameters_.for_each([&](const std::string& name, batch_view<float, space> tensor) {
+      PESC_EXPECTS(i < expected.size(), name, " is not a parameter of a layer of this shape");
+      const batch_view<float, space>& e = expected[i++];
+      PESC_EXPECTS(tensor.count == e.count && tensor.rows == e.rows && tensor.cols == e.cols, name, " of ", tensor.count,
+                   " x ", tensor.rows, " x ", tensor.cols, ", expected ", e.count, " x ", e.rows, " x ", e.cols);
+    });
+    PESC_EXPECTS(i == expected.size(), "a layer of this shape has ", expected.size(), " trainable tensors, found ", i);
   }
 
   void check_rows(const char* name, index_t rows, index_t cols, index_t expected, const buffers& b) const {

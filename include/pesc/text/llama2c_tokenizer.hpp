@@ -23,6 +23,7 @@ namespace pesc {
 /// Layout: int32 length of the longest piece; then per piece float32 score, int32 length, that many bytes. The
 /// number of pieces is not in the file. Ids 0, 1, 2 are unknown, start and end; spaces stand as spaces.
 struct llama2c_tokenizer {
+  // Both bound the time to find all pairs, size times length of a piece; vocabularies in use stay far below.
   static constexpr index_t max_piece = 256;
   static constexpr index_t max_file = index_t{16} << 20;
 

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pesc/io/safetensors.hpp"
+#include "pesc/text/llama2c_tokenizer.hpp"
+#include "pesc/train/memory.hpp"
+#include "tool/common_options.hpp"
+#include "tool/data_sets.hpp"
+#include "tool/json_output.hpp"
+
+// inspect: tells what a file or folder holds, after the same checks that a load makes.
+
+namespace pesc::tool {
+namespace {
+
+struct inspect_options {
+  std::string path, json_file;
+  bool map = false;
+};
+
+json shape_json(const std::vector<index_t>& shape) {
+  json out = json::array();
+  for (const index_t n : shape) out.push_back(n);
+  return out;
+}
+
+json inspect_safetensors(const std::string& path, bool map) {
+  const safetensors_file file = safetensors_file::open(path, {map});
+  json tensors = json::object();
+  for (const tensor_info& t : file.tensors()) {
+    json entry = json::object();
+    tensors.set(t.name, std::move(entry.set("dtype", t.dtype_name).set("shape", shape_json(t.shape))));
+    std::printf("%-72s %-6s %s\n", one_line(t.name, 160).c_str(), t.dtype_name.c_str(), shape_text(t.shape).c_str());
+  }
+  std::printf("%s: %zu tensors\n", path.c_str(), file.tensors().size());
+  json out = json::object();
+  return std::move(out.set("kind", "safetensors").set("tensors", std::move(tensors)));
+}
+
+json inspect_tokenizer(const std::string& path) {
+  const tokenizer t = llama2c_tokenizer::load(path);
+  std::printf("%s: tokenizer of %d pieces, start %d, end %d\n", path.c_str(), t.size(), t.bos(), t.eos());
+  json out = json::object();
+  return std::move(out.set("kind", "tokenizer").set("pieces", index_t{t.size()}));
+}
+
+json inspect_data(const std::string& path) {
+  record_summary found;
+  const auto records = read_records(path, {}, found);
+  std::printf("%s: %lld records in %lld lines, %lld with an empty target\n", path.c_str(), static_cast<long long>(found.records),
+              static_cast<long long>(found.lines), static_cast<long long>(found.empty_target));
+  std::printf("first prompt: %s\nfirst target: %s\n", in_quotes(records[0].prompt).c_str(), in_quotes(records[0].target).c_str());
+  json out = json::object();
+  return std::move(out.set("kind", "data").set("records", found.records).set("lines", found.lines));
+}
+
+void print_model(const loaded_model<>& m) {
+  const llama_config& c = m.config.llama;
+  std::printf("%s: %s model\n", m.name.c_str(), m.sparse() ? "sparse (PESC)" : "dense");
+  std::printf("  vocabulary %lld, hidden %lld, feed-forward %lld, layers %lld, heads %lld (%lld key-value) of %lld, positions %lld\n",
+              static_cast<long long>(c.vocab), static_cast<long long>(c.hidden), static_cast<long long>(c.intermediate),
+              static_cast<long long>(c.layers), static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
+              static_cast<long long>(c.head_dim), static_cast<long long>(c.max_positions));
+  const format_info& f = m.weights.format;
+  std::printf("  frozen weights %s%s, %s in memory\n", f.name,
+              f.element != element_kind::code4 ? ""
+                  : pesc::detail::concat(" in blocks of ", f.block,
+                                         f.scales == scale_kind::double_quant ? ", scales quantised again" : "").c_str(),
+              bytes_text(m.weights.bytes()).c_str());
+  if (m.config.pesc)
+    std::printf("  experts %lld, top-%lld, adapter rank %lld, adapter scale %g\n", static_cast<long long>(m.config.pesc->experts),
+                static_cast<long long>(m.config.pesc->top_k), static_cast<long long>(m.config.pesc->adapter_dim),
+                m.config.pesc->moe_scaling);
+  if (m.lora) std::printf("  low-rank updates of rank %lld, alpha %g\n", static_cast<long long>(m.lora->rank), m.lora->alpha);
+  std::printf("  tokenizer %s\n  training steps %lld\n", m.tokenizer.empty() ? "none" : m.tokenizer.c_str(),
+              static_cast<long long>(m.step));
+}
+
+json inspect_model(const std::string& path, bool map) {
+  machine on;
+  on.map = map;
+  const loaded_model<> m = open_model(path, on, false);
+  print_model(m);
+  json out = json::object();
+  return std::move(out.set("kind", "model").set("sparse", m.sparse()).set("step", m.step).set("config", to_json(m.config)));
+}
+
+int inspect_command(const inspect_options& o) {
+  const bool folder = pesc::detail::is_folder(o.path);
+  const std::string name = o.path.substr(o.path.rfind('/') + 1);
+  json found;
+  if (!folder && name.ends_with(".safetensors"))
+    found = inspect_safetensors(o.path, o.map);
+  else if (!folder && (name.ends_with(".jsonl") || name.ends_with(".txt")))
+    found = inspect_data(o.path);
+  else if (!folder && name.starts_with("tok"))
+    found = inspect_tokenizer(o.path);
+  else
+    found = inspect_model(o.path, o.map);
+  write_json_output(o.json_file, found);
+  return done;
+}
+
+}  // namespace
+
+command add_inspect(CLI::App& program) {
+  auto o = std::make_shared<inspect_options>();
+  CLI::App& app = *program.add_subcommand("inspect", "Check a model, tokenizer, data or safetensors file and tell what it holds");
+  app.add_option("path", o->path, "File or folder")->required();
+  app.add_option("--json", o->json_file, "Write what was found to this file; - is standard output");
+  app.add_flag("--mmap", o->map, "Map model files instead of reading them");
+  app.footer("Example: pesc inspect runs/first");
+  return [o] { return inspect_command(*o); };
+}
+
+}  // namespace pesc::tool
