@@ -51,8 +51,9 @@ std::string write_pieces(const std::string& path, const std::vector<text_record>
 
 bool is_held_out_task(const text_record& r) { return r.task_id >= 11 && r.task_id <= 510; }
 
-/// \brief The beginning of a text up to the end of a line behind `least` characters.
-std::string beginning(const std::string& text, std::size_t least) {
+/// \brief The first speech of a piece of verse that begins in it, up to the end of a line behind `least` characters.
+std::string beginning(std::string text, std::size_t least) {
+  if (const std::size_t gap = text.find("\n\n"); gap != std::string::npos) text.erase(0, gap + 2);
   const std::size_t end = text.find('\n', std::min(least, text.size()));
   return text.substr(0, end == std::string::npos ? text.size() : end + 1);
 }

@@ -26,7 +26,7 @@ json losses_json(const domain_result& d) {
   return std::move(out.set("dense", d.dense.loss).set("crafted", d.crafted.loss).set("tuned", d.tuned.loss));
 }
 
-/// \brief A text with line ends and odd bytes made visible, for one block of output.
+/// \brief A text as a block with a name in front.
 void print_sample(const char* name, const std::string& text) {
   std::printf("  %-7s ", name);
   for (const char c : text) {

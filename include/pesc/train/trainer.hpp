@@ -83,6 +83,9 @@ class trainer {
     const sizes s = measure(ctx, model, places);
     kept_ = buffer<std::byte>(s.kept);
     scratch_ = buffer<std::byte>(s.scratch);
+    // The state's list of layers is made here, so that no step allocates.
+    workspace<> counting;
+    model.carve_state(counting, places, true, state_);
   }
 
   /// \brief What a trainer of these sizes would allocate, and what the model holds.
