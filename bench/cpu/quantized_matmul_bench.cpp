@@ -108,7 +108,7 @@ goal goal_of(const product_case& c, double multiply_peak, double read_peak, doub
     if (wide && c.bf16 && !c.transpose && c.level == cpu::isa::avx512_bf16) return {c.double_quant ? 0.93 : 0.95, true};
     // Bound by the instructions of the decoder: cycles per 64 bytes of codes, 32 FLOP per cycle at the peak.
     const double cycles = wide ? 12.4 : 33.0;
-    const double clock = multiply_peak / 32;
+    const double clock = multiply_peak / (c.bf16 && c.level == cpu::isa::avx512_bf16 ? 64 : 32);
     const double rate = bytes / 4096.0 / 4096.0 * 2 * 64 / cycles * clock;
     static_cast<void>(flop);
     return {(wide ? 0.91 : 0.95) * std::min(1.0, rate / read_peak), true};

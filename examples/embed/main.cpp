@@ -22,7 +22,7 @@ constexpr index_t most_tokens = 32;
 int main() {
   pesc::cpu_backend ctx;
   const engine_layer layer{ctx, {.hidden = hidden, .intermediate = 176}};
-  engine_layer::buffers buffers = layer.prepare(ctx, most_tokens);
+  engine_layer::buffers buffers = layer.prepare_inference(ctx, most_tokens);
 
   const pesc::random_stream noise{.seed = 1};
   std::vector<pesc::bf16> activations(most_tokens * row_stride);

@@ -21,9 +21,16 @@ void add_tokenizer_option(CLI::App& app, std::string& file) {
   app.add_option("--tokenizer", file, "Tokenizer file, where the model does not bring one (default: tok*.bin beside the model)");
 }
 
-void add_seed_option(CLI::App& app, std::uint64_t& seed) {
-  app.add_option("--seed", seed, "Seed of all random numbers, 0 to 2^64 - 1")->capture_default_str();
+CLI::Option* add_seed(CLI::App& app, const std::string& name, std::uint64_t& seed, const std::string& text) {
+  const auto check = [](std::string& given) -> std::string {
+    std::uint64_t number = 0;
+    if (!given.starts_with('-') && CLI::detail::lexical_cast(given, number)) return {};
+    return pesc::detail::concat("found ", in_quotes(given), ", expected a whole number from 0 to 2^64 - 1");
+  };
+  return app.add_option(name, seed, text)->capture_default_str()->check(CLI::Validator(check, "0 to 2^64 - 1"));
 }
+
+void add_seed_option(CLI::App& app, std::uint64_t& seed) { add_seed(app, "--seed", seed, "Seed of all random numbers"); }
 
 void add_quiet_option(CLI::App& app, bool& quiet) {
   app.add_flag("--quiet", quiet, "Print results and errors only");
@@ -31,7 +38,13 @@ void add_quiet_option(CLI::App& app, bool& quiet) {
 
 CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value, const std::vector<std::string>& words,
                         const std::string& text) {
-  return app.add_option(name, value, text)->capture_default_str()->check(CLI::IsMember(words));
+  std::string all;
+  for (const std::string& word : words) all += (all.empty() ? "" : "|") + word;
+  const auto check = [words, all](std::string& given) -> std::string {
+    if (std::find(words.begin(), words.end(), given) != words.end()) return {};
+    return pesc::detail::concat("found ", in_quotes(given), ", expected one of ", all);
+  };
+  return app.add_option(name, value, text)->capture_default_str()->check(CLI::Validator(check, all));
 }
 
 opened_tokenizer open_tokenizer(const std::string& named, const loaded_model<>& model) {

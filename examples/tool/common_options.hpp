@@ -20,14 +20,21 @@ void add_machine_options(CLI::App& app, machine& m);
 void add_thread_options(CLI::App& app, machine& m);
 
 void add_tokenizer_option(CLI::App& app, std::string& file);
+CLI::Option* add_seed(CLI::App& app, const std::string& name, std::uint64_t& seed, const std::string& text);
 void add_seed_option(CLI::App& app, std::uint64_t& seed);
 void add_quiet_option(CLI::App& app, bool& quiet);
 
-/// \brief Adds `--NAME` with a range that is told in the help.
+/// \brief Adds `--NAME` with a range that is told in the help and in the message about a value outside it.
 template <class Number>
 CLI::Option* add_number(CLI::App& app, const std::string& name, Number& value, Number least, Number most,
                         const std::string& text) {
-  return app.add_option(name, value, text)->capture_default_str()->check(CLI::Range(least, most));
+  const std::string range = pesc::detail::concat(least, " to ", most);
+  const auto check = [=](std::string& given) -> std::string {
+    Number number{};
+    if (CLI::detail::lexical_cast(given, number) && number >= least && number <= most) return {};
+    return pesc::detail::concat("found ", in_quotes(given), ", expected a number from ", range);
+  };
+  return app.add_option(name, value, text)->capture_default_str()->check(CLI::Validator(check, range));
 }
 
 /// \brief Adds `--NAME` with a few words to choose from.

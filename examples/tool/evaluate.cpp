@@ -16,10 +16,11 @@ struct evaluate_options {
   bool quiet = false;
 };
 
-void print_line(const std::string& path, const evaluation& found) {
-  std::printf("%-40s loss %.4f  %lld target tokens  %lld records\n", path.c_str(), found.loss,
+void print_line(std::FILE* to, const std::string& path, const evaluation& found) {
+  std::fprintf(to, "%-40s loss %.4f  %lld target tokens  %lld records\n",
+               path.c_str(), found.loss,
               static_cast<long long>(found.tokens), static_cast<long long>(found.records));
-  std::fflush(stdout);
+  std::fflush(to);
 }
 
 int evaluate_command(const evaluate_options& o) {
@@ -37,7 +38,7 @@ int evaluate_command(const evaluate_options& o) {
   for (const data_set& set : sets) {
     if (!o.quiet) std::fprintf(stderr, "pesc: %s\n", set.description.c_str());
     const evaluation found = model->evaluate(set.tokens, [] { return true; });
-    print_line(set.path, found);
+    print_line(text_output(o.json_file), set.path, found);
     json entry = json::object();
     entry.set("loss", found.loss).set("tokens", found.tokens).set("records", found.records);
     by_file.set(set.path, std::move(entry));

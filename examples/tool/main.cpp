@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <csignal>
 #include <new>
 #include <utility>
 
@@ -11,6 +12,20 @@ namespace {
 
 using namespace pesc;
 
+/// \brief What is wrong with a first word that is no command.
+std::string unknown_command(const CLI::App& program, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return {};
+  std::vector<std::string> known;
+  std::string all;
+  for (const CLI::App* sub : program.get_subcommands([](const CLI::App*) { return true; })) {
+    known.push_back(sub->get_name());
+    all += (all.empty() ? "" : ", ") + sub->get_name();
+  }
+  const std::string near = nearest_name(argv[1], known);
+  return pesc::detail::concat("there is no command ", in_quotes(argv[1]), near.empty() ? ". There are " : ". Did you mean ",
+                              near.empty() ? all : near, near.empty() ? "" : "?");
+}
+
 /// \brief What is wrong with the first option that no command knows, with the one that was meant; empty without one.
 ///
 /// Looked for first: where an option is mistyped, the message that another is missing would only lead astray.
@@ -19,7 +34,7 @@ std::string unknown_option(const CLI::App& program, int argc, char** argv) {
   for (const CLI::App* sub : program.get_subcommands())
     for (const CLI::Option* option : sub->get_options())
       for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
-  if (program.get_subcommands().empty()) return {};
+  if (program.get_subcommands().empty()) return unknown_command(program, argc, argv);
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     const std::string name{argument.substr(0, argument.find('='))};
@@ -76,6 +91,8 @@ int run(CLI::App& program, const std::vector<std::pair<std::string, tool::comman
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A limit on file sizes is then an error like a full disk, not the end of the process.
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App program{"Turns a dense Llama-type model into a mixture of experts (PESC), tunes it, measures it, lets it write.",
                    "pesc"};
   program.set_version_flag("--version", [] { return tool::version_text(); }, "Print versions and instruction sets and exit");

@@ -24,7 +24,7 @@ struct option_adder {
     added[name] = app.add_option("--" + name, value, about);
   }
   void seed(const std::string& name, std::uint64_t& value, const std::string& text) {
-    added[name] = app.add_option("--" + name, value, text)->capture_default_str();
+    added[name] = add_seed(app, "--" + name, value, text);
   }
 };
 

@@ -60,7 +60,7 @@ void visit_run_options(Options& o, Visitor&& visit) {
   visit.number("adapter-dropout", o.adapter_dropout, 0.0, 0.99, "Dropout on the adapters' input");
   visit.number("lora-dropout", o.lora_dropout, 0.0, 0.99, "Dropout on the input of low-rank updates");
   visit.flag("recompute", o.recompute, "Keep less for the backward pass and compute it again");
-  visit.seed("seed", o.seed, "Seed of data order and dropout, 0 to 2^64 - 1");
+  visit.seed("seed", o.seed, "Seed of data order and dropout");
   visit.choice("compute", o.compute, words{"float", "bf16"}, "How products with frozen weights are formed");
   visit.choice("isa", o.isa, words{"auto", "scalar", "avx2", "avx512", "avx512_bf16"}, "Instruction set; auto: the best here");
   visit.text("fields", o.reading.fields, "Names of the fields of a record: PROMPT,TARGET (default: known names)");

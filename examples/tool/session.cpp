@@ -17,9 +17,14 @@ std::unique_ptr<cpu_backend> make_context(const machine& m) {
 }
 
 loaded_model<> open_model(const std::string& path, const machine& m, bool quiet, const weight_options& format) {
-  loaded_model<> out = load_model<>({.path = path, .adapter = {}, .map = m.map}, format);
-  warn(out.warnings, quiet);
-  return out;
+  try {
+    loaded_model<> out = load_model<>({.path = path, .adapter = {}, .map = m.map}, format);
+    warn(out.warnings, quiet);
+    return out;
+  } catch (const numeric_error& e) {
+    // Weights that are not finite are a bad file, not a computation that went wrong.
+    pesc::detail::raise<format_error>(e.what());
+  }
 }
 
 std::unique_ptr<session> make_session(cpu_backend& ctx, loaded_model<> model, const std::string& compute,

@@ -38,7 +38,7 @@ std::vector<weighted_path> parse_data(const std::vector<std::string>& names) {
     try {
       out.push_back(parse_weighted_path(name));
     } catch (const shape_error& e) {
-      refuse_usage("--data ", e.what());
+      refuse_usage(e.what());
     }
   }
   return out;

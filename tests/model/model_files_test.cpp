@@ -29,7 +29,9 @@ TEST_SUITE("model/model_files") {
     CHECK(files.tokenizer() == t.path("tok40.bin"));
     CHECK(files.config().llama.rope.pairing == pesc::rope_pairing::neighbours);
     CHECK_FALSE(files.config().llama.tie_embeddings);
-    for (const auto& [name, tensor] : tensors) {
+    for (const auto& entry : tensors) {
+      const std::string& name = entry.first;
+      const support::tiny_tensor& tensor = entry.second;
       CAPTURE(name);
       const auto* found = files.find(name);
       REQUIRE(found != nullptr);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Forward, backward and the step of the optimiser work in memory that was prepared before.
 
-#include "support/count_allocations.hpp"
-
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -10,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include "pesc/pesc.hpp"
+#include "support/count_allocations.hpp"
 #include "support/host_isas.hpp"
 #include "support/layer_run.hpp"
 

@@ -67,6 +67,27 @@ TEST_SUITE("moe/layer_edge") {
     CHECK(refused([&] { layer.backward(ctx, dy, dx, gradients, buffers); }) == "dy has 3 rows, expected 0");
   }
 
+  TEST_CASE("buffers for inference are smaller, give the same bits, and are refused for training") {
+    backend ctx;
+    const layer_type layer(ctx, shape, {.adapter_dropout = 0.5f});
+    support::randomize(layer.parameters(), 3);
+    auto all = layer.prepare(ctx, 40);
+    auto forward_only = layer.prepare_inference(ctx, 40);
+    CHECK(layer.scratch_bytes(ctx, 40) > 0);
+    for (pesc::index_t tokens = 40; tokens >= 0; --tokens) {
+      support::layer_run a(layer, tokens);
+      support::layer_run b(layer, tokens);
+      a.forward(ctx, layer, all);
+      b.forward(ctx, layer, forward_only);
+      REQUIRE(support::same_bits(a.y, b.y));
+    }
+    support::layer_run io(layer, 3);
+    CHECK(refused([&] { io.forward(ctx, layer, forward_only, {.training = true}); }) ==
+          "training with buffers of prepare_inference: prepare them with prepare");
+    CHECK(refused([&] { io.backward(ctx, layer, forward_only); }) ==
+          "backward with buffers of prepare_inference: prepare them with prepare");
+  }
+
   TEST_CASE("options out of range are refused, when the layer is made and when they are changed") {
     backend ctx;
     const auto made_with = [&](const moe_options& options) {

@@ -80,7 +80,6 @@ TEST_SUITE("moe/upcycle") {
   }
 
   TEST_CASE("a weight that is not finite is refused with its position") {
-    backend ctx;
     dense_weights weights;
     weights.up(2, 5) = std::numeric_limits<float>::quiet_NaN();
     using format = pesc::nf4<64>;

@@ -38,10 +38,10 @@ inline std::string shell_quoted(const std::string& text) {
   return out + "'";
 }
 
-/// \brief Runs `bin/pesc` for at most 60 s, in the shell after the words `before`.
+/// \brief Runs `bin/pesc` for at most 300 s, in the shell after the words `before`.
 inline outcome pesc_program(const std::vector<std::string>& arguments, const std::string& before = "") {
   const temporary_folder folder;
-  std::string line = before + " timeout 60 " + shell_quoted(std::string{PESC_PROGRAM_DIR} + "/pesc");
+  std::string line = before + " timeout 300 " + shell_quoted(std::string{PESC_PROGRAM_DIR} + "/pesc");
   for (const std::string& argument : arguments) line += ' ' + shell_quoted(argument);
   line += " > " + folder.path("out") + " 2> " + folder.path("err") + " < /dev/null";
   const int code = std::system(line.c_str());

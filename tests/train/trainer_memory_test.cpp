@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Training steps and generated tokens of a whole model: no allocation, and the same bits for any number of threads.
 
-#include "support/count_allocations.hpp"
-
 #include <string>
 #include <vector>
 
@@ -10,6 +8,7 @@
 
 #include "pesc/model/generate.hpp"
 #include "pesc/train/trainer.hpp"
+#include "support/count_allocations.hpp"
 #include "support/host_isas.hpp"
 #include "support/layer_run.hpp"
 #include "support/model_bridge.hpp"

@@ -60,6 +60,7 @@ class moe_buffers {
   friend class moe_layer;
 
   index_t max_tokens_ = 0;
+  bool inference_ = false;
   buffer<std::byte> kept_;
   buffer<std::byte> scratch_;
   typename plan::state state_{};
@@ -144,24 +145,26 @@ class moe_layer {
   }
 
   /// \brief Scratch bytes that suffice for every call with up to `max_tokens` rows.
-  ///
-  /// A path for few rows can need more than one for many, so the sizes below every path boundary are tried.
   [[nodiscard]] index_t scratch_bytes(X& ctx, index_t max_tokens) const {
-    index_t most = 0;
-    for (index_t tokens = 1; tokens <= max_tokens; tokens = tokens < 64 ? tokens + 1 : std::min(2 * tokens, max_tokens)) {
-      most = std::max(most, scratch_bytes_for(ctx, tokens));
-      if (tokens == max_tokens) break;
-    }
-    return most;
+    return most_of(max_tokens, [&](index_t tokens) { return scratch_bytes_for(ctx, tokens); });
   }
 
   /// \brief Memory for calls with up to `max_tokens` rows. The only step that allocates.
   [[nodiscard]] buffers prepare(X& ctx, index_t max_tokens) const {
-    PESC_EXPECTS(max_tokens >= 1, "buffers for ", max_tokens, " tokens: at least one is needed");
-    buffers out;
-    out.max_tokens_ = max_tokens;
-    out.kept_ = buffer<std::byte>(state_bytes(max_tokens));
+    buffers out = prepare_kept(max_tokens);
     out.scratch_ = buffer<std::byte>(scratch_bytes(ctx, max_tokens));
+    return out;
+  }
+
+  /// \brief The same for `forward` outside training only: less memory, and nothing of backward is compiled.
+  [[nodiscard]] buffers prepare_inference(X& ctx, index_t max_tokens) const {
+    buffers out = prepare_kept(max_tokens);
+    out.inference_ = true;
+    out.scratch_ = buffer<std::byte>(most_of(max_tokens, [&](index_t tokens) {
+      workspace<space> scratch;
+      count_forward(ctx, tokens, {}, scratch);
+      return scratch.peak();
+    }));
     return out;
   }
 
@@ -171,6 +174,7 @@ class moe_layer {
                const moe_run& run = {}) const {
     check_rows("x", x.rows, x.cols, x.rows, b);
     check_rows("y", y.rows, y.cols, x.rows, b);
+    PESC_EXPECTS(!(run.training && b.inference_), "training with buffers of prepare_inference: prepare them with prepare");
     workspace<space> kept(b.kept_.data(), b.kept_.size());
     b.state_ = plan::carve(kept, router_, shape_, x.rows, options_);
     b.run_ = run;
@@ -182,6 +186,7 @@ class moe_layer {
   /// \throws shape_error when sizes do not fit
   void backward(X& ctx, matrix_view<const activation, space> dy, matrix_view<activation, space> dx,
                 const trainables& gradient, buffers& b, const balance_gradient<space>& balance = {}) const {
+    PESC_EXPECTS(!b.inference_, "backward with buffers of prepare_inference: prepare them with prepare");
     check_rows("dy", dy.rows, dy.cols, b.state_.routing.logits.rows, b);
     check_rows("dx", dx.rows, dx.cols, dy.rows, b);
     workspace<space> scratch(b.scratch_.data(), b.scratch_.size());
@@ -263,14 +268,41 @@ class moe_layer {
     balance_accumulate(ctx, as_const(r.logits), as_const(r.token), r.chosen(), valid, sums, ws);
   }
 
-  [[nodiscard]] index_t scratch_bytes_for(X& ctx, index_t tokens) const {
+  /// The largest value of `bytes(tokens)`: a path for few rows can need more than one for many, so the sizes below every
+  /// path boundary are tried.
+  template <class Bytes>
+  [[nodiscard]] static index_t most_of(index_t max_tokens, const Bytes& bytes) {
+    index_t most = 0;
+    for (index_t tokens = 1; tokens <= max_tokens; tokens = tokens < 64 ? tokens + 1 : std::min(2 * tokens, max_tokens)) {
+      most = std::max(most, bytes(tokens));
+      if (tokens == max_tokens) break;
+    }
+    return most;
+  }
+
+  [[nodiscard]] buffers prepare_kept(index_t max_tokens) const {
+    PESC_EXPECTS(max_tokens >= 1, "buffers for ", max_tokens, " tokens: at least one is needed");
+    buffers out;
+    out.max_tokens_ = max_tokens;
+    out.kept_ = buffer<std::byte>(state_bytes(max_tokens));
+    return out;
+  }
+
+  /// Runs the plan's forward on a counting workspace; returns the state that it used.
+  state count_forward(X& ctx, index_t tokens, const moe_run& run, workspace<space>& scratch) const {
     workspace<space> kept;
     state s = plan::carve(kept, router_, shape_, tokens, options_);
     const matrix_view<activation, space> rows(nullptr, tokens, shape_.hidden);
+    plan::forward(ctx, router_, as_const(rows), frozen_, parameters_, rows, s, shape_, options_, run, scratch);
+    return s;
+  }
+
+  [[nodiscard]] index_t scratch_bytes_for(X& ctx, index_t tokens) const {
     moe_run run;
     run.training = true;  // dropout needs scratch that inference does not
     workspace<space> scratch;
-    plan::forward(ctx, router_, as_const(rows), frozen_, parameters_, rows, s, shape_, options_, run, scratch);
+    state s = count_forward(ctx, tokens, run, scratch);
+    const matrix_view<activation, space> rows(nullptr, tokens, shape_.hidden);
     plan::backward(ctx, router_, as_const(rows), frozen_, parameters_, rows, parameters_, s, {}, shape_, options_, run, scratch);
     count_choices(ctx, s, {}, {}, scratch);
     return scratch.peak();

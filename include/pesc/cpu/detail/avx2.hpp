@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "pesc/cpu/detail/frozen_weight.hpp"
 #include "pesc/cpu/detail/x86.hpp"
 #include "pesc/cpu/isa.hpp"
+#include "pesc/quant/quantize.hpp"
 
 #if !defined(PESC_EMULATE_AVX512)
 

@@ -87,3 +87,45 @@ inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, con
   for (int r = 0; r < 64; r += 8)
     simd::store(out + r, simd::mul_then_add(simd::load(entries + r), simd::load(nested + r), offset));
 }
+
+/// \brief Finds the codes of scaled weights: a binary search, whose last two steps look thresholds up by rank.
+struct code_finder {
+  vec first, second_low, second_high;
+  vec third;   ///< thresholds 1, 5, 9, 13
+  vec fourth;  ///< thresholds 0, 2, ... 14
+  __m256i order;
+
+  [[gnu::always_inline]] explicit code_finder(const format_info& info) {
+    const auto& t = info.thresholds;
+    first = _mm256_set1_ps(t[7]);
+    second_low = _mm256_set1_ps(t[3]);
+    second_high = _mm256_set1_ps(t[11]);
+    third = _mm256_setr_ps(t[1], t[5], t[9], t[13], t[1], t[5], t[9], t[13]);
+    fourth = _mm256_setr_ps(t[0], t[2], t[4], t[6], t[8], t[10], t[12], t[14]);
+    order = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(info.order.data())));
+  }
+};
+
+/// \brief `step` where u lies above the threshold.
+[[gnu::always_inline]] inline __m256i step_above(vec u, vec threshold, int step) {
+  return _mm256_and_si256(_mm256_castps_si256(_mm256_cmp_ps(u, threshold, _CMP_GT_OQ)), _mm256_set1_epi32(step));
+}
+
+/// \brief Codes of 8 scaled weights as bytes, first weight in the high nibble.
+[[gnu::always_inline]] inline void encode_run(vec u, const code_finder& finder, std::uint8_t* codes) {
+  const vec upper = _mm256_cmp_ps(u, finder.first, _CMP_GT_OQ);
+  __m256i rank = _mm256_and_si256(_mm256_castps_si256(upper), _mm256_set1_epi32(8));
+  rank = _mm256_add_epi32(rank, step_above(u, _mm256_blendv_ps(finder.second_low, finder.second_high, upper), 4));
+  rank = _mm256_add_epi32(rank, step_above(u, _mm256_permutevar8x32_ps(finder.third, _mm256_srli_epi32(rank, 2)), 2));
+  rank = _mm256_add_epi32(rank, step_above(u, _mm256_permutevar8x32_ps(finder.fourth, _mm256_srli_epi32(rank, 1)), 1));
+  // A set high bit makes the lookup give 0: only the lowest byte of a lane is a rank.
+  const __m256i code = _mm256_shuffle_epi8(finder.order, _mm256_or_si256(rank, _mm256_set1_epi32(static_cast<int>(0x80808000u))));
+  const __m256i pairs = _mm256_or_si256(_mm256_slli_epi64(code, 4), _mm256_srli_epi64(code, 32));
+  const __m256i bytes = _mm256_shuffle_epi8(pairs, _mm256_setr_epi8(0, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                                                    -1, 0, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                                                    -1, -1, -1));
+  const int low = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
+  const int high = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+  const int all = low | high << 16;
+  std::memcpy(codes, &all, 4);
+}

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "pesc/cpu/detail/frozen_weight.hpp"
 #include "pesc/cpu/detail/x86.hpp"
 #include "pesc/cpu/isa.hpp"
+#include "pesc/quant/quantize.hpp"
 
 PESC_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")
 

@@ -95,3 +95,42 @@ inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, con
   store_nested(_mm512_unpacklo_epi16(high01, high23), nested + 32, offset, out + 32);
   store_nested(_mm512_unpackhi_epi16(high01, high23), nested + 48, offset, out + 48);
 }
+
+/// \brief Finds the codes of scaled weights: a binary search in a register of thresholds.
+struct code_finder {
+  vec thresholds;
+  vec middle;
+  __m512i order;
+
+  [[gnu::always_inline]] explicit code_finder(const format_info& info) {
+    alignas(64) float ascending[16];
+    alignas(64) std::int32_t codes[16];
+    for (std::size_t i = 0; i < 16; ++i) {
+      ascending[i] = i < 15 ? info.thresholds[i] : HUGE_VALF;
+      codes[i] = info.order[i];
+    }
+    thresholds = _mm512_load_ps(ascending);
+    middle = simd::set(info.thresholds[7]);
+    order = _mm512_load_si512(codes);
+  }
+};
+
+/// \brief Rank + `Step` where the threshold in the middle of the next 2 `Step` levels lies below u.
+template <int Step>
+[[gnu::always_inline]] inline __m512i halve(vec u, __m512i rank, vec thresholds) {
+  const vec middle = _mm512_permutexvar_ps(_mm512_add_epi32(rank, _mm512_set1_epi32(Step - 1)), thresholds);
+  const mask above = _mm512_cmp_ps_mask(u, middle, _CMP_GT_OQ);
+  return _mm512_mask_add_epi32(rank, above, rank, _mm512_set1_epi32(Step));
+}
+
+/// \brief Codes of 16 scaled weights as bytes, first weight in the high nibble.
+[[gnu::always_inline]] inline void encode_run(vec u, const code_finder& finder, std::uint8_t* codes) {
+  const mask upper = _mm512_cmp_ps_mask(u, finder.middle, _CMP_GT_OQ);
+  __m512i rank = _mm512_maskz_mov_epi32(upper, _mm512_set1_epi32(8));
+  rank = halve<4>(u, rank, finder.thresholds);
+  rank = halve<2>(u, rank, finder.thresholds);
+  rank = halve<1>(u, rank, finder.thresholds);
+  const __m512i code = _mm512_permutexvar_epi32(rank, finder.order);
+  const __m512i pairs = _mm512_or_si512(_mm512_slli_epi64(code, 4), _mm512_srli_epi64(code, 32));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi64_epi8(pairs));
+}

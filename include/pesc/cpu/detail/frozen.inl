@@ -8,7 +8,7 @@ struct frozen_kernels {
   static constexpr index_t tile_cells = 4;   ///< most cells of one tile
   static constexpr index_t tile_floats = tile_cells * 64 * 64;
   static constexpr index_t frozen_scratch =
-      std::max(tile_floats + few_tokens * 64, fused_tokens * run_cells * 64 * simd::width);  ///< floats of each worker
+      std::max(tile_floats + few_tokens * 64, fused_transposed_tokens * run_cells * 64 * simd::width);  ///< floats of each worker
 
   static inline frozen_plan plan(const frozen_weight& w, bool transposed, index_t tokens, bool round_bf16) {
     frozen_plan p{frozen_path::tile, transposed, round_bf16, {tokens, block_rows}};

@@ -49,16 +49,18 @@ template <std::size_t Tokens, std::size_t... K>
   (simd::store(sums + K * Tokens * simd::width, simd::fmadd(w[K], x, simd::load(sums + K * Tokens * simd::width))), ...);
 }
 
-/// \brief sums[8][Tokens] += x times 8 columns of 64 rows, lanes being rows.
-template <std::size_t Tokens>
-[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, const code_table& table, const float* scale,
-                                                 const float* x, index_t x_stride, float* sums) {
-  for (index_t v = 0; v < 64 / simd::width; ++v) {
-    vec w[8];
-    decode_rows(codes + v * simd::width * 4, table, w);
-    const vec s = simd::load(scale + v * simd::width);
-    for (std::size_t t = 0; t < Tokens; ++t)
-      add_rows<Tokens>(w, simd::mul(s, simd::load(x + static_cast<index_t>(t) * x_stride + v * simd::width)),
-                       sums + static_cast<index_t>(t) * simd::width, std::make_index_sequence<8>{});
-  }
+/// \brief sums[8][Tokens] += x times 8 columns of 64 rows of each panel, lanes being rows.
+template <std::size_t Tokens, std::size_t Panels>
+[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, index_t panel_bytes, const code_table& table,
+                                                 const float* const (&scale)[Panels], const float* x, index_t x_stride,
+                                                 float* sums) {
+  for (std::size_t i = 0; i < Panels; ++i, codes += panel_bytes, x += 64)
+    for (index_t v = 0; v < 64 / simd::width; ++v) {
+      vec w[8];
+      decode_rows(codes + v * simd::width * 4, table, w);
+      const vec s = simd::load(scale[i] + v * simd::width);
+      for (std::size_t t = 0; t < Tokens; ++t)
+        add_rows<Tokens>(w, simd::mul(s, simd::load(x + static_cast<index_t>(t) * x_stride + v * simd::width)),
+                         sums + static_cast<index_t>(t) * simd::width, std::make_index_sequence<8>{});
+    }
 }

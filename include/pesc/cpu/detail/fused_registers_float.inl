@@ -46,17 +46,19 @@ template <std::size_t Tokens, std::size_t... I>
   (simd::store(place + I * 16, sums[I / Tokens][I % Tokens]), ...);
 }
 
-/// \brief sums[8][Tokens] += x times 8 columns of 64 rows, lanes being rows.
-template <std::size_t Tokens>
-[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, const code_table& table, const float* scale,
-                                                 const float* x, index_t x_stride, float* place) {
+/// \brief sums[8][Tokens] += x times 8 columns of 64 rows of each panel, lanes being rows.
+template <std::size_t Tokens, std::size_t Panels>
+[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, index_t panel_bytes, const code_table& table,
+                                                 const float* const (&scale)[Panels], const float* x, index_t x_stride,
+                                                 float* place) {
   constexpr auto all = std::make_index_sequence<8 * Tokens>{};
   vec sums[8][Tokens];
   load_sums<Tokens>(sums, place, all);
-  for (index_t v = 0; v < 4; ++v) {
-    vec rows[Tokens];
-    load_rows<Tokens>(rows, x + v * 16, x_stride, scale + v * 16, std::make_index_sequence<Tokens>{});
-    add_columns<Tokens>(sums, _mm512_loadu_si512(codes + v * 64), table, rows, std::make_index_sequence<8>{});
-  }
+  for (std::size_t i = 0; i < Panels; ++i, codes += panel_bytes, x += 64)
+    for (index_t v = 0; v < 4; ++v) {
+      vec rows[Tokens];
+      load_rows<Tokens>(rows, x + v * 16, x_stride, scale[i] + v * 16, std::make_index_sequence<Tokens>{});
+      add_columns<Tokens>(sums, _mm512_loadu_si512(codes + v * 64), table, rows, std::make_index_sequence<8>{});
+    }
   store_sums<Tokens>(sums, place, all);
 }

@@ -5,23 +5,27 @@
 // x W for few tokens: lanes are rows of W, so the sums of a column are spread over lanes and added up at the end.
 
 /// \brief Cells that one task of the fused transposed product takes of every panel: short runs of one stream.
-inline constexpr index_t run_cells = 4;
+inline constexpr index_t run_cells = 8;
 
-/// \brief sums[k][Tokens] of 16 or fewer rows each += x W for a run of cells of one panel.
-template <std::size_t Tokens>
+/// \brief sums[k][Tokens] += x W for a run of cells of `Panels` panels; sums are read and written once for all of them.
+template <std::size_t Tokens, std::size_t Panels>
 inline void fused_run(const frozen_weight& w, const code_table& table, index_t panel, index_t first, index_t count,
-                      const float* x, index_t x_stride, cell_scales& scales, float* sums) {
+                      const float* x, index_t x_stride, cell_scales (&scales)[2], float* sums) {
   const index_t cell_bytes = w.layout.cell_bytes();
   const index_t panel_bytes = w.layout.panel_bytes();
   const index_t lines = cell_bytes / 64 / 8 + 1;
-  const std::uint8_t* codes = w.bytes + w.layout.offset(panel, first);
-  for (index_t cell = first; cell < first + count; ++cell, codes += cell_bytes) {
-    read_scales(w, panel, cell, scales);
+  for (index_t cell = first; cell < first + count; ++cell) {
+    const std::uint8_t* codes = w.bytes + w.layout.offset(panel, cell);
+    for (std::size_t i = 0; i < Panels; ++i) read_scales(w, panel + static_cast<index_t>(i), cell, scales[i]);
     for (index_t g = 0; g < 8; ++g) {
-      // The run of the next panel lies too far away for the processor to foresee.
-      for (index_t line = 0; line < lines; ++line) simd::prefetch(codes + panel_bytes + (g * lines + line) * 64);
-      const float* scale = scales.scale[scales.count == 1 ? 0 : g / 4];
-      fused_columns<Tokens>(codes + g * 256, table, scale, x + panel * 64, x_stride, sums);
+      // The runs of the next panels lie too far away for the processor to foresee.
+      for (std::size_t i = 0; i < Panels; ++i)
+        for (index_t line = 0; line < lines; ++line)
+          simd::prefetch(codes + static_cast<index_t>(Panels + i) * panel_bytes + (g * lines + line) * 64);
+      const index_t half = scales[0].count == 1 ? 0 : g / 4;
+      const float* scale[Panels];
+      for (std::size_t i = 0; i < Panels; ++i) scale[i] = scales[i].scale[half];
+      fused_columns<Tokens, Panels>(codes + g * 256, panel_bytes, table, scale, x + panel * 64, x_stride, sums);
       sums += 8 * static_cast<index_t>(Tokens) * simd::width;
     }
   }
@@ -32,12 +36,14 @@ template <std::size_t Tokens>
 [[gnu::noinline]] void fused_transposed(const frozen_weight& w, index_t first, const float* x, index_t x_stride,
                                         const frozen_result& y, float* sums) {
   const code_table table(w);
-  cell_scales scales;
+  cell_scales scales[2];
   const index_t count = std::min(run_cells, w.layout.cell_count() - first);
   constexpr index_t lanes = static_cast<index_t>(Tokens) * simd::width;
   std::fill_n(sums, count * 64 * lanes, 0.0f);
-  for (index_t panel = 0; panel < w.layout.panel_count(); ++panel)
-    fused_run<Tokens>(w, table, panel, first, count, x, x_stride, scales, sums);
+  index_t panel = 0;
+  for (; panel + 2 <= w.layout.panel_count(); panel += 2)
+    fused_run<Tokens, 2>(w, table, panel, first, count, x, x_stride, scales, sums);
+  if (panel < w.layout.panel_count()) fused_run<Tokens, 1>(w, table, panel, first, count, x, x_stride, scales, sums);
   for (index_t k = 0; k < count * 64; k += simd::width)
     for (index_t t = 0; t < static_cast<index_t>(Tokens); ++t) {
       vec block[simd::width];

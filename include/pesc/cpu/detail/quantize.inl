@@ -50,7 +50,40 @@ struct quantize_kernels {
     for (; i < n; ++i) out[i] = from_float<T>(to_float(x[i]));
   }
 
+  /// \brief Codes and scales of whole blocks by the portable rule; the scale of weights not finite is infinite.
+  template <Scalar T>
+  static inline void quantize_whole_blocks(const format_info& info, const T* x, index_t blocks, std::uint8_t* codes,
+                                           float* absmax) {
+    const code_finder finder(info);
+    // Scales of some blocks first: their long chains of dependent operations then run side by side.
+    constexpr index_t together = 16;
+    for (index_t first = 0; first < blocks; first += together) {
+      const index_t last = std::min(first + together, blocks);
+      for (index_t b = first; b < last; ++b) absmax[b] = largest_magnitude(x + b * info.block, info.block);
+      for (index_t b = first; b < last; ++b)
+        encode_block(x + b * info.block, info.block, absmax[b], finder, codes + b * info.block / 2);
+    }
+  }
+
  private:
+  template <Scalar T>
+  static inline float largest_magnitude(const T* x, index_t n) {
+    const vec infinity = simd::set(HUGE_VALF);
+    vec largest = simd::zero();
+    for (index_t i = 0; i < n; i += simd::width) {
+      const vec magnitude = simd::abs(simd::load_as_float(x + i));
+      largest = simd::max(largest, simd::select(simd::less(magnitude, infinity), magnitude, infinity));
+    }
+    return simd::reduce_max(largest);
+  }
+
+  template <Scalar T>
+  static inline void encode_block(const T* x, index_t n, float absmax, const code_finder& finder, std::uint8_t* codes) {
+    const vec reciprocal = simd::set(pesc::detail::block_divisor(absmax, true).divisor);
+    for (index_t i = 0; i < n; i += simd::width)
+      encode_run(simd::mul(simd::load_as_float(x + i), reciprocal), finder, codes + i / 2);
+  }
+
   template <Scalar T>
   static inline T single(const frozen_weight& w, index_t i, float scale, T) {
     return from_float<T>(w.levels[pesc::detail::row_block_code(w.bytes, i)] * scale);

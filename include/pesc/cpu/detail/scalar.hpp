@@ -12,6 +12,7 @@
 #include "pesc/cpu/detail/blocks.hpp"
 #include "pesc/cpu/detail/frozen_weight.hpp"
 #include "pesc/cpu/isa.hpp"
+#include "pesc/quant/quantize.hpp"
 
 // The portable kernels: the reference for the other instruction sets and the only ones on other processors. Four
 // lanes in plain arrays, which compilers turn into whatever short vectors the target has.
@@ -160,6 +161,18 @@ inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, con
 inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (&w)[8]) {
   for (int i = 0; i < 8; ++i)
     w[i] = simd::lanes([&](int j) { return table.levels[codes[2 * i + j / 2] >> (j % 2 == 0 ? 4 : 0) & 0x0F]; });
+}
+
+/// \brief Finds the codes of scaled weights.
+struct code_finder {
+  const format_info& info;
+  explicit code_finder(const format_info& format) : info{format} {}
+};
+
+/// \brief Codes of `width` scaled weights as bytes, first weight in the high nibble.
+inline void encode_run(const vec& u, const code_finder& finder, std::uint8_t* codes) {
+  for (int i = 0; i < 2; ++i)
+    codes[i] = static_cast<std::uint8_t>(finder.info.encode(u.lane[2 * i]) << 4 | finder.info.encode(u.lane[2 * i + 1]));
 }
 
 #include "pesc/cpu/detail/matmul.inl"
