@@ -16,10 +16,10 @@ using pesc::index_t;
 // What a configuration does not say it takes from moe_defaults.
 struct my_layer : pesc::moe_defaults {
   static constexpr int experts = 4;
-  using router = pesc::top_k_router<2>;              // two experts a token, gates by softmax over the two
-  using expert = pesc::adapter_expert<16>;           // bottleneck of 16 behind the shared network
+  using router = pesc::top_k_router<2>;                // two experts a token, gates by softmax over the two
+  using expert = pesc::adapter_expert<16>;             // bottleneck of 16 behind the shared network
   using weight = pesc::nf4<64, pesc::double_quant<>>;  // frozen weights in 4 bits
-  using lora = pesc::lora<8>;                        // low-rank updates of the three frozen projections
+  using lora = pesc::lora<8>;                          // low-rank updates of the three frozen projections
 };
 
 constexpr index_t tokens = 8;
@@ -44,7 +44,8 @@ int main() {
   std::vector<float> y(x.size());
   layer.forward(ctx, {x.data(), tokens, hidden}, {y.data(), tokens, hidden}, buffers);
 
-  std::printf("instruction set %s, %d threads\n\n", pesc::cpu::name_of(ctx.level()), ctx.executor().concurrency());
+  std::printf("instruction set %s, %d threads\n\n", pesc::cpu::name_of(ctx.level()),
+              ctx.executor().concurrency());
   const auto& routing = buffers.routing();
   const index_t k = layer.shape().top_k;
   bool gates_sum_to_one = true;
@@ -52,7 +53,8 @@ int main() {
     std::printf("token %d:", static_cast<int>(t));
     float sum = 0.0f;
     for (index_t slot = t * k; slot < (t + 1) * k; ++slot) {
-      std::printf("  expert %d with gate %.3f", routing.expert[slot], static_cast<double>(routing.gate[slot]));
+      std::printf("  expert %d with gate %.3f", routing.expert[slot],
+                  static_cast<double>(routing.gate[slot]));
       sum += routing.gate[slot];
     }
     std::printf("\n");
@@ -74,9 +76,10 @@ int main() {
   std::printf("\nlength of the gradients; where the matrix that follows starts as zero, zero at first:\n");
   double total = 0.0;
   gradients.views().for_each([&](const std::string& name, pesc::batch_view<float> tensor) {
-    const double length = std::sqrt(squared_norm(ctx, pesc::vector_view<const float>(tensor.data, tensor.size())));
-    std::printf("  %-18s %d x %d x %d  %.4f\n", name.c_str(), static_cast<int>(tensor.count), static_cast<int>(tensor.rows),
-                static_cast<int>(tensor.cols), length);
+    const double length =
+        std::sqrt(squared_norm(ctx, pesc::vector_view<const float>(tensor.data, tensor.size())));
+    std::printf("  %-18s %d x %d x %d  %.4f\n", name.c_str(), static_cast<int>(tensor.count),
+                static_cast<int>(tensor.rows), static_cast<int>(tensor.cols), length);
     total += length;
   });
 

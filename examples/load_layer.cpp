@@ -36,11 +36,11 @@ std::vector<pesc::bf16> weights(index_t count, std::uint32_t seed) {
 
 // A 4-bit weight as bitsandbytes holds it: packed codes, codes of the scales, and the second level of the scales.
 struct bitsandbytes_weight {
-  std::vector<std::uint8_t> packed;         // "weight"
-  std::vector<std::uint8_t> absmax;         // "weight.absmax"
-  std::vector<float> nested_absmax;         // "weight.nested_absmax"
-  std::vector<float> nested_map;            // "weight.nested_quant_map"
-  float nested_offset = 0.0f;               // in the JSON of "weight.quant_state"
+  std::vector<std::uint8_t> packed;  // "weight"
+  std::vector<std::uint8_t> absmax;  // "weight.absmax"
+  std::vector<float> nested_absmax;  // "weight.nested_absmax"
+  std::vector<float> nested_map;     // "weight.nested_quant_map"
+  float nested_offset = 0.0f;        // in the JSON of "weight.quant_state"
   index_t rows = 0, cols = 0;
 
   // A view of these bytes; nothing is copied or computed.
@@ -56,9 +56,11 @@ struct bitsandbytes_weight {
 
 // Stands for a file: the bytes that quantising the same weights gives.
 bitsandbytes_weight from_file(const std::vector<pesc::bf16>& values, index_t rows, index_t cols) {
-  const auto q = pesc::quantize<layer_config::weight>(pesc::matrix_view<const pesc::bf16>{values.data(), rows, cols});
+  const auto q =
+      pesc::quantize<layer_config::weight>(pesc::matrix_view<const pesc::bf16>{values.data(), rows, cols});
   const auto list = [](auto view) { return std::vector(view.begin(), view.end()); };
-  return {list(q.codes()), list(q.scale_codes()), list(q.nested_absmax()), list(q.map()), q.offset(), rows, cols};
+  return {
+      list(q.codes()), list(q.scale_codes()), list(q.nested_absmax()), list(q.map()), q.offset(), rows, cols};
 }
 
 std::vector<pesc::bf16> run(backend& ctx, const layer_type& layer) {
@@ -79,8 +81,9 @@ int main() {
   const pesc::moe_shape shape{.hidden = hidden, .intermediate = intermediate};
 
   // From pointers to bf16: quantised here, the caller may release them.
-  const pesc::dense_ffn<pesc::bf16> dense{
-      {gate.data(), intermediate, hidden}, {up.data(), intermediate, hidden}, {down.data(), hidden, intermediate}};
+  const pesc::dense_ffn<pesc::bf16> dense{{gate.data(), intermediate, hidden},
+                                          {up.data(), intermediate, hidden},
+                                          {down.data(), hidden, intermediate}};
   const layer_type from_numbers{ctx, shape, dense};
 
   // From 4-bit bytes: put into the order of the kernels, not quantised again.
@@ -103,8 +106,9 @@ int main() {
   const bool same_memory = y == run(ctx, over_my_memory);
   std::printf("frozen weights: %d bytes, trainable parameters: %d floats in the caller's memory\n",
               static_cast<int>(frozen.bytes()), static_cast<int>(arena.size()));
-  std::printf("y[0] = %.4f %.4f %.4f %.4f ...\n", static_cast<double>(to_float(y[0])), static_cast<double>(to_float(y[1])),
-              static_cast<double>(to_float(y[2])), static_cast<double>(to_float(y[3])));
+  std::printf("y[0] = %.4f %.4f %.4f %.4f ...\n", static_cast<double>(to_float(y[0])),
+              static_cast<double>(to_float(y[1])), static_cast<double>(to_float(y[2])),
+              static_cast<double>(to_float(y[3])));
   std::printf("from bitsandbytes bytes: %s\n", same_bytes ? "the same bits" : "DIFFERENT");
   std::printf("over the caller's memory: %s\n", same_memory ? "the same bits" : "DIFFERENT");
   return same_bytes && same_memory ? 0 : 1;

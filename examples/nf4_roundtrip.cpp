@@ -28,9 +28,9 @@ std::vector<float> normal_weights() {
 }
 
 struct statistics {
-  double bits = 0;           // per weight, scales included
-  double relative = 0;       // root mean square error over root mean square of the weights
-  double largest = 0;        // error in units of the scale of its block
+  double bits = 0;      // per weight, scales included
+  double relative = 0;  // root mean square error over root mean square of the weights
+  double largest = 0;   // error in units of the scale of its block
 };
 
 template <class Format>
@@ -59,8 +59,8 @@ statistics round_trip(const std::vector<float>& weights) {
 template <class Format>
 statistics report(const char* name, const std::vector<float>& weights) {
   const statistics s = round_trip<Format>(weights);
-  std::printf("%-34s %6.3f bits/weight  error %5.2f %%, at most %.3f of a scale\n", name, s.bits, 100.0 * s.relative,
-              s.largest);
+  std::printf("%-34s %6.3f bits/weight  error %5.2f %%, at most %.3f of a scale\n", name, s.bits,
+              100.0 * s.relative, s.largest);
   return s;
 }
 
@@ -87,7 +87,8 @@ double product_error(const std::vector<float>& weights) {
   for (index_t r = 0; r < rows; ++r) {
     double expected = 0.0;
     for (index_t k = 0; k < cols; ++k)
-      expected += static_cast<double>(x[k]) * static_cast<double>(pesc::dequantized(stored.view(), r * cols + k));
+      expected +=
+          static_cast<double>(x[k]) * static_cast<double>(pesc::dequantized(stored.view(), r * cols + k));
     worst = std::fmax(worst, std::fabs(expected - static_cast<double>(y[r])));
     largest = std::fmax(largest, std::fabs(expected));
   }
@@ -100,7 +101,8 @@ int main() {
   const std::vector<float> weights = normal_weights();
   const auto plain = report<pesc::nf4<64>>("nf4, block 64", weights);
   const auto nested = report<pesc::nf4<64, pesc::double_quant<>>>("nf4, block 64, double-quantised", weights);
-  const auto coarse = report<pesc::nf4<256, pesc::double_quant<>>>("nf4, block 256, double-quantised", weights);
+  const auto coarse =
+      report<pesc::nf4<256, pesc::double_quant<>>>("nf4, block 256, double-quantised", weights);
   const auto fp4 = report<pesc::fp4<64>>("fp4, block 64", weights);
   const double product = product_error(weights);
   std::printf("product with the packed weight: error %.1e\n", product);

@@ -13,37 +13,38 @@
 
 namespace mine {
 
-using pesc::index_t;
+using namespace pesc;
 
 // An activation is a tag with a value and a derivative.
 struct squared_relu {
   static float value(float x) { return x > 0.0f ? x * x : 0.0f; }
   static float derivative(float x) { return x > 0.0f ? 2.0f * x : 0.0f; }
 };
-static_assert(pesc::Activation<squared_relu>);
+static_assert(Activation<squared_relu>);
 
 // A router whose gate is the sigmoid of the logit: the gates of a token are independent and need not sum to 1.
 struct sigmoid_router {
   static constexpr int top_k = 2;
-  static constexpr pesc::residual_kind residual = pesc::residual_kind::one;  // y = h + Σ gate · expert
+  static constexpr residual_kind residual = residual_kind::one;  // y = h + Σ gate · expert
 
   template <class Space>
-  using parameters = pesc::router_parameters<Space>;
+  using parameters = router_parameters<Space>;
   template <class Space>
-  struct state : pesc::routing_state<Space> {
-    static state carve(const sigmoid_router& router, pesc::workspace<Space>& ws, const pesc::moe_shape& shape, index_t tokens) {
-      return {pesc::routing_state<Space>::carve(ws, tokens, shape.experts, router.max_slots(tokens))};
+  struct state : routing_state<Space> {
+    static state carve(const sigmoid_router& router, workspace<Space>& ws, const moe_shape& shape,
+                       index_t tokens) {
+      return {routing_state<Space>::carve(ws, tokens, shape.experts, router.max_slots(tokens))};
     }
   };
 
-  explicit sigmoid_router(const pesc::moe_shape&) {}
+  explicit sigmoid_router(const moe_shape&) {}
   index_t max_slots(index_t tokens) const { return tokens * top_k; }
 };
-static_assert(pesc::Router<sigmoid_router>);
+static_assert(Router<sigmoid_router>);
 
 template <class X>
-void route_forward(X& ctx, const sigmoid_router&, pesc::matrix_view<const float> x, const pesc::router_parameters<>& p,
-                   const pesc::routing_state<>& state, const pesc::moe_run&, pesc::workspace<>& ws) {
+void route_forward(X& ctx, const sigmoid_router&, matrix_view<const float> x, const router_parameters<>& p,
+                   const routing_state<>& state, const moe_run&, workspace<>& ws) {
   matmul(ctx, x, as_const(p.weight), state.logits, {.transpose_b = true}, ws);
   if (ws.counting()) return;  // every stage is also run once only to count its scratch
   top_k_softmax(ctx, as_const(state.logits), sigmoid_router::top_k, {}, state.expert, state.gate);
@@ -53,11 +54,11 @@ void route_forward(X& ctx, const sigmoid_router&, pesc::matrix_view<const float>
 }
 
 template <class X>
-void route_backward(X& ctx, const sigmoid_router&, pesc::matrix_view<const float> x, const pesc::router_parameters<>& p,
-                    const pesc::routing_state<>& state, pesc::vector_view<const float> dgate,
-                    const pesc::balance_gradient<>&, pesc::matrix_view<float> dx, const pesc::router_parameters<>& gradient,
-                    const pesc::moe_run&, pesc::workspace<>& ws) {
-  const pesc::workspace<>::scope scratch(ws);
+void route_backward(X& ctx, const sigmoid_router&, matrix_view<const float> x, const router_parameters<>& p,
+                    const routing_state<>& state, vector_view<const float> dgate, const balance_gradient<>&,
+                    matrix_view<float> dx, const router_parameters<>& gradient, const moe_run&,
+                    workspace<>& ws) {
+  const workspace<>::scope scratch(ws);
   auto dlogits = ws.take<float>(state.logits.rows, state.logits.cols);
   if (!ws.counting()) {
     fill(ctx, dlogits, 0.0f);
@@ -71,32 +72,32 @@ void route_backward(X& ctx, const sigmoid_router&, pesc::matrix_view<const float
 // An executor runs the chunks of a loop; here a plain thread for each part. A program with a pool hands the chunks to it.
 struct thread_each {
   static constexpr int concurrency() { return 2; }
-  void parallel_for(index_t count, index_t grain, pesc::cpu::chunk_function f) const {
+  void parallel_for(index_t count, index_t grain, cpu::chunk_function f) const {
     const auto half = [&](int worker) {
-      for (index_t begin = worker * grain; begin < count; begin += 2 * grain) f(begin, std::min(begin + grain, count), worker);
+      for (index_t begin = worker * grain; begin < count; begin += 2 * grain)
+        f(begin, std::min(begin + grain, count), worker);
     };
     std::thread other(half, 1);
     half(0);
     other.join();
   }
 };
-static_assert(pesc::cpu::Executor<thread_each>);
+static_assert(cpu::Executor<thread_each>);
 
-struct layer_config : pesc::moe_defaults {
+struct layer_config : moe_defaults {
   static constexpr int experts = 4;
   using router = sigmoid_router;
-  using expert = pesc::adapter_expert<8, squared_relu>;
+  using expert = adapter_expert<8, squared_relu>;
 };
-static_assert(pesc::MoeConfig<layer_config>);
+static_assert(MoeConfig<layer_config>);
 
 template <class X>
 std::vector<float> run(X& ctx) {
-  constexpr index_t tokens = 5;
-  constexpr index_t hidden = 32;
-  pesc::moe_layer<layer_config, X> layer{ctx, {.hidden = hidden, .intermediate = 80}};
-  pesc::fill_uniform(layer.parameters().experts.up, 8, {.seed = 1});
+  constexpr index_t tokens = 5, hidden = 32;
+  moe_layer<layer_config, X> layer{ctx, {.hidden = hidden, .intermediate = 80}};
+  fill_uniform(layer.parameters().experts.up, 8, {.seed = 1});
   std::vector<float> x(tokens * hidden), y(x.size()), dx(x.size());
-  pesc::fill_uniform({x.data(), 1, tokens, hidden}, 1, {.seed = 2});
+  fill_uniform({x.data(), 1, tokens, hidden}, 1, {.seed = 2});
   auto buffers = layer.prepare(ctx, tokens);
   auto gradients = layer.make_gradients();
   layer.forward(ctx, {x.data(), tokens, hidden}, {y.data(), tokens, hidden}, buffers);

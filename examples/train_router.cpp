@@ -71,14 +71,16 @@ int main() {
 
   const pesc::balance_options losses{.coefficient = 0.01f, .z_coefficient = 0.001f};
   pesc::balance_pool balance(layer.shape().experts, layer.shape().top_k);
-  const pesc::schedule rate{.kind = pesc::schedule_kind::cosine, .base_rate = 2e-2, .warmup = 10, .total = steps};
+  const pesc::schedule rate{
+      .kind = pesc::schedule_kind::cosine, .base_rate = 2e-2, .warmup = 10, .total = steps};
   std::vector<float> y(tokens * hidden), dy(y.size()), dx(y.size());
   double first = 0.0;
   double last = 0.0;
 
   for (int step = 0; step < steps; ++step) {
     const batch data(static_cast<std::uint32_t>(step));
-    layer.forward(ctx, {data.x.data(), tokens, hidden}, {y.data(), tokens, hidden}, buffers, {.training = true});
+    layer.forward(ctx, {data.x.data(), tokens, hidden}, {y.data(), tokens, hidden}, buffers,
+                  {.training = true});
     balance.clear();
     layer.pool_balance(ctx, balance, buffers);
     last = loss_of(data, y, dy);
@@ -87,9 +89,11 @@ int main() {
       std::printf("step %3d  loss %.4f  balance %.3f (even: 2)\n", step, last, balance.balance_loss(losses));
 
     fill(ctx, gradients.arena(), 0.0f);
-    layer.backward(ctx, {dy.data(), tokens, hidden}, {dx.data(), tokens, hidden}, gradients, buffers, balance.gradient(losses));
+    layer.backward(ctx, {dy.data(), tokens, hidden}, {dx.data(), tokens, hidden}, gradients, buffers,
+                   balance.gradient(losses));
     const double norm = std::sqrt(squared_norm(ctx, std::as_const(gradients).arena()));
-    adamw_step(ctx, parameters.arena(), std::as_const(gradients).arena(), first_moment.arena(), second_moment.arena(),
+    adamw_step(ctx, parameters.arena(), std::as_const(gradients).arena(), first_moment.arena(),
+               second_moment.arena(),
                pesc::adamw_step_coefficients({}, rate(step), step + 1, pesc::clip_factor(norm, 1.0)));
   }
 

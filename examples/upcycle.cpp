@@ -47,7 +47,8 @@ std::string tell(backend& ctx, const Model& model, const pesc::tokenizer& words)
 int run(const std::string& data, const std::string& folder) {
   backend ctx;
   // The frozen projections are quantised to 4 bits while they are read.
-  pesc::loaded_model<> loaded = pesc::load_model({data + "/stories260K.bin"}, {pesc::nf4<64, pesc::double_quant<>>::info()});
+  pesc::loaded_model<> loaded =
+      pesc::load_model({data + "/stories260K.bin"}, {pesc::nf4<64, pesc::double_quant<>>::info()});
   const pesc::tokenizer words = pesc::llama2c_tokenizer::load(data + "/tok512.bin");
   const runnable<dense_model> dense(loaded);
   const std::string before = tell(ctx, dense.model, words);

@@ -14,7 +14,8 @@
 
 namespace bench {
 
-/// \brief Zeroed memory in large pages where the system has them, so that page walks do not hide the kernels' speed.
+/// \brief Zeroed memory in large pages where the system has them, so that page walks do not hide the kernels'
+/// speed.
 class large_memory {
  public:
   explicit large_memory(pesc::index_t bytes) {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
 #include <vector>
+
+#include <time.h>
 
 #include "pesc/core/types.hpp"
 #include "pesc/cpu/detail/x86.hpp"
 #include "pesc/cpu/isa.hpp"
 
-// What the processor can do at this moment, measured between the runs of a benchmark: shared machines change their
-// speed from minute to minute, so only ratios to a probe of the same minute mean something.
+// What the processor can do at this moment, measured between the runs of a benchmark: shared machines change
+// their speed from minute to minute, so only ratios to a probe of the same minute mean something.
 
 namespace bench {
 
@@ -63,14 +63,17 @@ PESC_TARGET_BEGIN("avx2,fma")
 inline void read_avx2(const float* p, index_t n) {
   __m256i sum[4] = {};
   for (index_t i = 0; i + 32 <= n; i += 32)
-    for (int j = 0; j < 4; ++j) sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256(reinterpret_cast<const __m256i*>(p + i + 8 * j)));
+    for (int j = 0; j < 4; ++j)
+      sum[j] = _mm256_xor_si256(sum[j], _mm256_load_si256(reinterpret_cast<const __m256i*>(p + i + 8 * j)));
   keep(sum);
 }
 
 /// \brief 10 independent fused products a round.
 inline void multiply_avx2(index_t rounds) {
-  __m256 a0 = _mm256_set1_ps(0.0f), a1 = _mm256_set1_ps(0.1f), a2 = _mm256_set1_ps(0.2f), a3 = _mm256_set1_ps(0.3f);
-  __m256 a4 = _mm256_set1_ps(0.4f), a5 = _mm256_set1_ps(0.5f), a6 = _mm256_set1_ps(0.6f), a7 = _mm256_set1_ps(0.7f);
+  __m256 a0 = _mm256_set1_ps(0.0f), a1 = _mm256_set1_ps(0.1f), a2 = _mm256_set1_ps(0.2f),
+         a3 = _mm256_set1_ps(0.3f);
+  __m256 a4 = _mm256_set1_ps(0.4f), a5 = _mm256_set1_ps(0.5f), a6 = _mm256_set1_ps(0.6f),
+         a7 = _mm256_set1_ps(0.7f);
   __m256 a8 = _mm256_set1_ps(0.8f), a9 = _mm256_set1_ps(0.9f);
   const __m256 f = _mm256_set1_ps(0.999f);
   for (index_t i = 0; i < rounds; ++i) {
@@ -101,8 +104,10 @@ inline void read_avx512(const float* p, index_t n) {
 
 /// \brief 10 independent fused products a round.
 inline void multiply_avx512(index_t rounds) {
-  __m512 a0 = _mm512_set1_ps(0.0f), a1 = _mm512_set1_ps(0.1f), a2 = _mm512_set1_ps(0.2f), a3 = _mm512_set1_ps(0.3f);
-  __m512 a4 = _mm512_set1_ps(0.4f), a5 = _mm512_set1_ps(0.5f), a6 = _mm512_set1_ps(0.6f), a7 = _mm512_set1_ps(0.7f);
+  __m512 a0 = _mm512_set1_ps(0.0f), a1 = _mm512_set1_ps(0.1f), a2 = _mm512_set1_ps(0.2f),
+         a3 = _mm512_set1_ps(0.3f);
+  __m512 a4 = _mm512_set1_ps(0.4f), a5 = _mm512_set1_ps(0.5f), a6 = _mm512_set1_ps(0.6f),
+         a7 = _mm512_set1_ps(0.7f);
   __m512 a8 = _mm512_set1_ps(0.8f), a9 = _mm512_set1_ps(0.9f);
   const __m512 f = _mm512_set1_ps(0.999f);
   for (index_t i = 0; i < rounds; ++i) {
@@ -116,8 +121,10 @@ inline void multiply_avx512(index_t rounds) {
 }
 
 inline void multiply_bf16(index_t rounds) {
-  __m512 a0 = _mm512_set1_ps(0.0f), a1 = _mm512_set1_ps(0.1f), a2 = _mm512_set1_ps(0.2f), a3 = _mm512_set1_ps(0.3f);
-  __m512 a4 = _mm512_set1_ps(0.4f), a5 = _mm512_set1_ps(0.5f), a6 = _mm512_set1_ps(0.6f), a7 = _mm512_set1_ps(0.7f);
+  __m512 a0 = _mm512_set1_ps(0.0f), a1 = _mm512_set1_ps(0.1f), a2 = _mm512_set1_ps(0.2f),
+         a3 = _mm512_set1_ps(0.3f);
+  __m512 a4 = _mm512_set1_ps(0.4f), a5 = _mm512_set1_ps(0.5f), a6 = _mm512_set1_ps(0.6f),
+         a7 = _mm512_set1_ps(0.7f);
   __m512 a8 = _mm512_set1_ps(0.8f), a9 = _mm512_set1_ps(0.9f);
   const __m512bh f = (__m512bh)_mm512_set1_epi16(0x3F00);
   for (index_t i = 0; i < rounds; ++i) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -36,7 +39,8 @@ struct product_case {
   }
 };
 
-/// \brief Packed weights of random codes; enough copies that none is left in a cache when its turn comes again.
+/// \brief Packed weights of random codes; enough copies that none is left in a cache when its turn comes
+/// again.
 class cold_weights {
  public:
   cold_weights(const format_info& info, index_t rows, index_t cols)
@@ -54,7 +58,10 @@ class cold_weights {
   quantized_view<any_format, panels> next() {
     const large_memory_list& list = memory_;
     turn_ = (turn_ + 1) % list.size();
-    return {info_, list[turn_].as<std::uint8_t>(), {nullptr, nullptr, nested_.data(), map_.data(), 0.02f}, layout_.rows,
+    return {info_,
+            list[turn_].as<std::uint8_t>(),
+            {nullptr, nullptr, nested_.data(), map_.data(), 0.02f},
+            layout_.rows,
             layout_.cols};
   }
   double bytes() const { return static_cast<double>(layout_.bytes()); }
@@ -72,7 +79,8 @@ class cold_weights {
         std::uint8_t* place = bytes + layout_.offset(panel, cell);
         for (index_t i = 0; i < layout_.cell_bytes(); i += 8) {
           const std::uint64_t bits = g.bits();
-          std::memcpy(place + i, &bits, static_cast<std::size_t>(std::min<index_t>(8, layout_.cell_bytes() - i)));
+          std::memcpy(place + i, &bits,
+                      static_cast<std::size_t>(std::min<index_t>(8, layout_.cell_bytes() - i)));
         }
         if (layout_.scales != scale_kind::plain) continue;
         for (index_t i = 0; i < 64; ++i) {
@@ -105,7 +113,8 @@ struct goal {
 goal goal_of(const product_case& c, double multiply_peak, double read_peak, double bytes, double flop) {
   const bool wide = c.level >= cpu::isa::avx512;
   if (c.tokens <= 1) {
-    if (wide && c.bf16 && !c.transpose && c.level == cpu::isa::avx512_bf16) return {c.double_quant ? 0.93 : 0.95, true};
+    if (wide && c.bf16 && !c.transpose && c.level == cpu::isa::avx512_bf16)
+      return {c.double_quant ? 0.93 : 0.95, true};
     // Bound by the instructions of the decoder: cycles per 64 bytes of codes, 32 FLOP per cycle at the peak.
     const double cycles = wide ? 12.4 : 33.0;
     const double clock = multiply_peak / (c.bf16 && c.level == cpu::isa::avx512_bf16 ? 64 : 32);
@@ -113,9 +122,36 @@ goal goal_of(const product_case& c, double multiply_peak, double read_peak, doub
     static_cast<void>(flop);
     return {(wide ? 0.91 : 0.95) * std::min(1.0, rate / read_peak), true};
   }
-  if (wide) return {c.transpose && c.tokens < 64 ? 0.75 : 0.92 + (c.bf16 && c.tokens > 256 && !c.transpose ? 0.03 : 0.0), false};
+  if (wide)
+    return {
+        c.transpose && c.tokens < 64 ? 0.75 : 0.92 + (c.bf16 && c.tokens > 256 && !c.transpose ? 0.03 : 0.0),
+        false};
   if (c.transpose) return {c.tokens < 64 ? 0.6 : 0.88, false};
   return {c.tokens < 64 ? 0.75 : 0.92, false};
+}
+
+/// \brief Ends the program when the first tokens of a result are not those of the portable kernels.
+void check_product(const product_case& c, const quantized_view<any_format, panels>& w,
+                   matrix_view<const float> x, matrix_view<const float> y) {
+  const index_t tokens = std::min<index_t>(x.rows, 2);
+  std::vector<float> expected(static_cast<std::size_t>(tokens * y.cols));
+  cpu::context<> ctx(1, cpu::runtime_isa{cpu::isa::scalar});
+  const matrix_view<float> result(expected.data(), tokens, y.cols);
+  const cpu::quantized_options options{c.transpose, false, c.bf16};
+  workspace<> count;
+  quantized_matmul(ctx, x.row_range(0, tokens), w, result, options, count);
+  const bench::large_memory scratch(count.peak());
+  workspace<> ws(scratch.as<std::byte>(), count.peak());
+  quantized_matmul(ctx, x.row_range(0, tokens), w, result, options, ws);
+  double worst = 0, largest = 0;
+  for (index_t t = 0; t < tokens; ++t)
+    for (index_t j = 0; j < y.cols; ++j) {
+      worst = std::max(worst, static_cast<double>(std::fabs(y(t, j) - result(t, j))));
+      largest = std::max(largest, static_cast<double>(std::fabs(result(t, j))));
+    }
+  if (worst <= (c.bf16 ? 2e-2 : 1e-5) * largest) return;
+  std::fprintf(stderr, "%s: wrong result, error %g of %g\n", c.name().c_str(), worst, largest);
+  std::exit(1);
 }
 
 void run_product(benchmark::State& state, const product_case& c) {
@@ -138,7 +174,9 @@ void run_product(benchmark::State& state, const product_case& c) {
   const double flop = 2.0 * static_cast<double>(c.tokens * in) * static_cast<double>(out);
   const int repeats = c.tokens < 16 ? 8 : 1;
   std::vector<double> seconds, read, multiply, share, done;
-  quantized_matmul(ctx, xs, weights.next(), ys, options, ws);
+  const quantized_view<any_format, panels> first = weights.next();
+  quantized_matmul(ctx, xs, first, ys, options, ws);
+  check_product(c, first, xs, as_const(ys));
   for (auto _ : state) {
     const double t0 = bench::cpu_seconds();
     ctx.executor().parallel_for(c.threads, 1, [&](index_t begin, index_t, int) {

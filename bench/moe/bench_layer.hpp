@@ -31,7 +31,9 @@ inline constexpr index_t rank = 64;
 inline constexpr index_t lora_rank = 16;
 
 /// \brief Width of the feed-forward network of Llama-type models of this hidden size.
-inline index_t intermediate_of(index_t hidden) { return hidden == 4096 ? 11008 : (hidden * 11008 / 4096 + 63) / 64 * 64; }
+inline index_t intermediate_of(index_t hidden) {
+  return hidden == 4096 ? 11008 : (hidden * 11008 / 4096 + 63) / 64 * 64;
+}
 
 inline std::vector<float> uniform(index_t n, std::uint32_t seed) {
   std::vector<float> out(static_cast<std::size_t>(n));
@@ -40,7 +42,8 @@ inline std::vector<float> uniform(index_t n, std::uint32_t seed) {
 }
 
 /// \brief A packed weight of random codes and scales: any byte is valid, and quantising would take longer than the bench.
-inline pesc::quantized_matrix<weight_format, pesc::panels> random_weight(index_t rows, index_t cols, std::uint32_t seed) {
+inline pesc::quantized_matrix<weight_format, pesc::panels> random_weight(index_t rows, index_t cols,
+                                                                         std::uint32_t seed) {
   pesc::quantized_matrix<weight_format, pesc::panels> out(weight_format::info(), rows, cols);
   std::uint32_t state = seed * 2654435761u + 1u;
   for (std::uint8_t& byte : out.codes()) {
@@ -65,10 +68,12 @@ const pesc::moe_layer<layer_config<Compute>, backend>& layer_of(index_t hidden) 
   weights.gate = random_weight(wide, hidden, 1);
   weights.up = random_weight(wide, hidden, 2);
   weights.down = random_weight(hidden, wide, 3);
-  layer = std::make_unique<layer_type>(pesc::moe_shape{.hidden = hidden, .intermediate = wide}, std::move(weights));
+  layer = std::make_unique<layer_type>(pesc::moe_shape{.hidden = hidden, .intermediate = wide},
+                                       std::move(weights));
   const auto& p = layer->parameters();
   pesc::fill_uniform(p.experts.up, rank, {.seed = 4});
-  for (const auto* part : {&p.shared.gate, &p.shared.up, &p.shared.down}) pesc::fill_uniform(pesc::as_batch(part->b), 64, {.seed = 5});
+  for (const auto* part : {&p.shared.gate, &p.shared.up, &p.shared.down})
+    pesc::fill_uniform(pesc::as_batch(part->b), 64, {.seed = 5});
   return *layer;
 }
 
@@ -93,12 +98,16 @@ struct cost {
 inline void report(benchmark::State& state, index_t tokens, double multiply_adds_per_token) {
   const double done = static_cast<double>(state.iterations()) * static_cast<double>(tokens);
   state.counters["tokens/s"] = benchmark::Counter(done, benchmark::Counter::kIsRate);
-  state.counters["FLOP/s"] = benchmark::Counter(2 * done * multiply_adds_per_token, benchmark::Counter::kIsRate);
+  state.counters["FLOP/s"] =
+      benchmark::Counter(2 * done * multiply_adds_per_token, benchmark::Counter::kIsRate);
 }
 
 /// \brief Tokens 1, 16, 256 by hidden size 1024, 4096.
 inline void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"tokens", "hidden"})->ArgsProduct({{1, 16, 256}, {1024, 4096}})->UseRealTime()->Unit(benchmark::kMicrosecond);
+  b->ArgNames({"tokens", "hidden"})
+      ->ArgsProduct({{1, 16, 256}, {1024, 4096}})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
 }
 
 }  // namespace bench

@@ -13,7 +13,10 @@ void all_levels(benchmark::internal::Benchmark* b) {
   std::vector<std::int64_t> levels;
   for (int level = static_cast<int>(pesc::cpu::detect_isa()); level > 0; --level) levels.push_back(level);
   if (levels.empty()) levels.push_back(0);
-  b->ArgNames({"tokens", "hidden", "isa"})->ArgsProduct({{1, 16, 256}, {1024, 4096}, levels})->UseRealTime()->Unit(benchmark::kMicrosecond);
+  b->ArgNames({"tokens", "hidden", "isa"})
+      ->ArgsProduct({{1, 16, 256}, {1024, 4096}, levels})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
 }
 
 template <class Compute>
@@ -35,7 +38,9 @@ struct caller {
         dx(x.size()),
         buffers(layer.prepare(ctx, tokens)) {}
 
-  void forward() { layer.forward(ctx, {x.data(), tokens, hidden}, {y.data(), tokens, hidden}, buffers, {.training = true}); }
+  void forward() {
+    layer.forward(ctx, {x.data(), tokens, hidden}, {y.data(), tokens, hidden}, buffers, {.training = true});
+  }
 };
 
 template <class Compute>
@@ -52,7 +57,8 @@ void layer_backward(benchmark::State& state) {
   auto gradients = c.layer.make_gradients();
   c.forward();
   for (auto _ : state)
-    c.layer.backward(c.ctx, {c.dy.data(), c.tokens, c.hidden}, {c.dx.data(), c.tokens, c.hidden}, gradients, c.buffers);
+    c.layer.backward(c.ctx, {c.dy.data(), c.tokens, c.hidden}, {c.dx.data(), c.tokens, c.hidden}, gradients,
+                     c.buffers);
   state.SetLabel(pesc::cpu::name_of(c.ctx.level()));
   bench::report(state, c.tokens, bench::cost(c.hidden).backward());
 }

@@ -59,8 +59,9 @@ void experts(benchmark::State& state) {
   stages s(state);
   for (auto _ : state) {
     pesc::workspace<> ws = s.scratch();
-    experts_forward(s.ctx, expert{}, as_const(s.buffers.state().shared.out), s.buffers.groups(), s.layer.parameters().experts,
-                    s.buffers.state().experts, s.expert_rows(), s.layer.options(), {}, ws);
+    experts_forward(s.ctx, expert{}, as_const(s.buffers.state().shared.out), s.buffers.groups(),
+                    s.layer.parameters().experts, s.buffers.state().experts, s.expert_rows(),
+                    s.layer.options(), {}, ws);
   }
   bench::report(state, s.tokens, bench::cost(s.hidden).adapters);
 }
@@ -68,8 +69,9 @@ void experts(benchmark::State& state) {
 void combine(benchmark::State& state) {
   stages s(state);
   for (auto _ : state)
-    pesc::combine(s.ctx, as_const(s.buffers.state().shared.out), as_const(s.expert_rows()), s.buffers.routing(),
-                  s.buffers.groups(), pesc::residual_kind::one, {s.y.data(), s.tokens, s.hidden});
+    pesc::combine(s.ctx, as_const(s.buffers.state().shared.out), as_const(s.expert_rows()),
+                  s.buffers.routing(), s.buffers.groups(), pesc::residual_kind::one,
+                  {s.y.data(), s.tokens, s.hidden});
   bench::report(state, s.tokens, static_cast<double>((1 + bench::top_k) * s.hidden));
 }
 
@@ -87,7 +89,8 @@ void naive_experts_and_combine(benchmark::State& state) {
       for (index_t slot = 0; slot < routing.slots(); ++slot)
         if (routing.expert[slot] == e) slots.push_back(slot);
       matrix rows(static_cast<index_t>(slots.size()), s.hidden);
-      for (std::size_t i = 0; i < slots.size(); ++i) rows.row(static_cast<index_t>(i)) = h.row(routing.token[slots[i]]);
+      for (std::size_t i = 0; i < slots.size(); ++i)
+        rows.row(static_cast<index_t>(i)) = h.row(routing.token[slots[i]]);
       matrix z = rows * pesc::as_eigen(p.down[e]).transpose();
       z = z.unaryExpr([](float v) { return pesc::gelu::value(v); });
       const matrix out = z * pesc::as_eigen(p.up[e]).transpose();

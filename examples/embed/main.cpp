@@ -14,7 +14,8 @@ namespace {
 using pesc::index_t;
 
 constexpr index_t hidden = 64;
-constexpr index_t row_stride = 192;  // the engine keeps three vectors a token side by side; the layer reads the second
+constexpr index_t row_stride =
+    192;  // the engine keeps three vectors a token side by side; the layer reads the second
 constexpr index_t most_tokens = 32;
 
 }  // namespace
@@ -26,7 +27,8 @@ int main() {
 
   const pesc::random_stream noise{.seed = 1};
   std::vector<pesc::bf16> activations(most_tokens * row_stride);
-  for (std::uint32_t i = 0; i < activations.size(); ++i) activations[i] = pesc::to_bf16(2.0f * noise.uniform(0, i) - 1.0f);
+  for (std::uint32_t i = 0; i < activations.size(); ++i)
+    activations[i] = pesc::to_bf16(2.0f * noise.uniform(0, i) - 1.0f);
   const pesc::matrix_view<const pesc::bf16> x{activations.data() + hidden, most_tokens, hidden, row_stride};
 
   // The whole prompt at once, then token by token: the same layer and the same memory.

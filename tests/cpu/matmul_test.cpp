@@ -29,7 +29,8 @@ TEST_SUITE("cpu/matmul") {
         for (const index_t n : {1, 8, 17, 64, 130})
           for (const index_t k : {1, 7, 64, 300})
             for (const int form : {0, 1, 2, 3})
-              support::check_matmul(level, m, n, k, {form == 0 ? 1.0f : 0.5f, form % 2 == 1, form >= 2, (m + n) % 2 == 0});
+              support::check_matmul(level, m, n, k,
+                                    {form == 0 ? 1.0f : 0.5f, form % 2 == 1, form >= 2, (m + n) % 2 == 0});
   }
 
   TEST_CASE("large dense products cross the borders of tiles") {
@@ -40,7 +41,8 @@ TEST_SUITE("cpu/matmul") {
 
   TEST_CASE("a product over nothing is zero, or leaves what is added to") {
     for (const auto level : support::host_isas())
-      for (const bool accumulate : {false, true}) support::check_matmul(level, 3, 5, 0, {1.0f, false, true, accumulate});
+      for (const bool accumulate : {false, true})
+        support::check_matmul(level, 3, 5, 0, {1.0f, false, true, accumulate});
   }
 
   TEST_CASE("dense results do not depend on the number of threads") {
@@ -50,9 +52,8 @@ TEST_SUITE("cpu/matmul") {
       for (const int threads : {1, 2, 3, 8}) {
         padded_matrix y(150, 300, 3);
         cpu::context<> ctx(threads, cpu::runtime_isa{level});
-        support::run_counted([&](workspace<>& ws) {
-          matmul(ctx, a.view(), b.view(), y.view(), {.transpose_b = true}, ws);
-        });
+        support::run_counted(
+            [&](workspace<>& ws) { matmul(ctx, a.view(), b.view(), y.view(), {.transpose_b = true}, ws); });
         if (first.empty()) first = y.values;
         CHECK(y.values == first);
       }
@@ -78,7 +79,8 @@ TEST_SUITE("cpu/matmul") {
           const index_t begin = group_offsets[static_cast<std::size_t>(g)];
           const index_t rows = group_offsets[static_cast<std::size_t>(g) + 1] - begin;
           support::run_counted([&](workspace<>& ws) {
-            matmul(ctx, a.view().row_range(begin, rows), as_const(b[g]), single.view().row_range(begin, rows), options, ws);
+            matmul(ctx, a.view().row_range(begin, rows), as_const(b[g]), single.view().row_range(begin, rows),
+                   options, ws);
           });
         }
         CHECK(grouped.values == single.values);

@@ -3,7 +3,6 @@
 
 #include <cstring>
 #include <limits>
-#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -16,8 +15,11 @@ namespace {
 using namespace pesc;
 using stored_matrix = quantized_matrix<any_format, row_blocks>;
 
-const std::vector<std::pair<index_t, index_t>> shapes{{64, 172}, {172, 64}, {32, 64},   {1, 1},
-                                                      {65, 63},  {130, 257}, {70, 1344}, {1, 100}};
+struct shape {
+  index_t rows, cols;
+};
+const std::vector<shape> shapes{{64, 172}, {172, 64},  {32, 64},   {1, 1},
+                                {65, 63},  {130, 257}, {70, 1344}, {1, 100}};
 
 template <class T>
 bool same_bytes(const T* a, const T* b, index_t n) {
@@ -28,7 +30,8 @@ bool same_tensors(const stored_matrix& a, const stored_matrix& b) {
   return a.codes().size == b.codes().size && same_bytes(a.codes().data, b.codes().data, a.codes().size) &&
          same_bytes(a.absmax().data, b.absmax().data, a.absmax().size) &&
          same_bytes(a.scale_codes().data, b.scale_codes().data, a.scale_codes().size) &&
-         same_bytes(a.nested_absmax().data, b.nested_absmax().data, a.nested_absmax().size) && a.offset() == b.offset();
+         same_bytes(a.nested_absmax().data, b.nested_absmax().data, a.nested_absmax().size) &&
+         a.offset() == b.offset();
 }
 
 }  // namespace
@@ -36,7 +39,8 @@ bool same_tensors(const stored_matrix& a, const stored_matrix& b) {
 TEST_SUITE("cpu/quantize") {
   TEST_CASE_TEMPLATE("every instruction set dequantises both orders to the same bits", T, float, bf16, f16) {
     for (const format_info& info : support::frozen_formats())
-      for (const auto& [rows, cols] : shapes) {
+      for (const shape& size : shapes) {
+        const index_t rows = size.rows, cols = size.cols;
         CAPTURE(support::describe(info));
         CAPTURE(rows);
         CAPTURE(cols);
@@ -55,9 +59,11 @@ TEST_SUITE("cpu/quantize") {
       }
   }
 
-  TEST_CASE_TEMPLATE("every instruction set quantises to the codes and scales of the portable rule", T, float, bf16, f16) {
+  TEST_CASE_TEMPLATE("every instruction set quantises to the codes and scales of the portable rule", T, float,
+                     bf16, f16) {
     for (const format_info& info : support::frozen_formats())
-      for (const auto& [rows, cols] : shapes) {
+      for (const shape& size : shapes) {
+        const index_t rows = size.rows, cols = size.cols;
         CAPTURE(support::describe(info));
         CAPTURE(rows);
         CAPTURE(cols);
@@ -65,7 +71,8 @@ TEST_SUITE("cpu/quantize") {
         // Padding between rows must not be read; a row of zeros makes zero blocks.
         const index_t stride = cols + (rows % 2 == 0 ? 0 : 5);
         for (const float x : support::normal_floats(rows * stride, 9)) weights.push_back(from_float<T>(x));
-        for (index_t j = 0; j < cols && rows > 1; ++j) weights[static_cast<std::size_t>(stride + j)] = from_float<T>(0.0f);
+        for (index_t j = 0; j < cols && rows > 1; ++j)
+          weights[static_cast<std::size_t>(stride + j)] = from_float<T>(0.0f);
         const matrix_view<const T> view(weights.data(), rows, cols, stride);
         const stored_matrix expected = pesc::quantize<any_format>(info, view);
         for (const auto level : support::host_isas()) {
@@ -97,14 +104,16 @@ TEST_SUITE("cpu/quantize") {
   }
 
   TEST_CASE("a weight that is not finite is an error that names its position") {
-    for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    for (const float bad :
+         {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
       std::vector<float> weights = support::normal_floats(8 * 200, 9);
       weights[777] = bad;
       const matrix_view<const float> view(weights.data(), 8, 200);
       for (const auto level : support::host_isas()) {
         cpu::context<> ctx(2, cpu::runtime_isa{level});
         stored_matrix out(nf4<64>::info(), 8, 200);
-        CHECK_THROWS_WITH_AS(quantize(ctx, nf4<64>::info(), view, out), doctest::Contains("777"), numeric_error);
+        CHECK_THROWS_WITH_AS(quantize(ctx, nf4<64>::info(), view, out), doctest::Contains("777"),
+                             numeric_error);
       }
     }
   }

@@ -6,6 +6,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/count_allocations.hpp"
 #include "support/host_isas.hpp"
 #include "support/kernel_checks.hpp"
 
@@ -21,19 +22,30 @@ void check_shape(index_t rows, index_t cols, std::initializer_list<index_t> toke
     for (const auto level : support::host_isas())
       for (const index_t m : tokens)
         for (const bool transpose : {false, true})
-          for (const bool bf16 : {false, true}) support::check_frozen(level, w, m, {transpose, (m + rows) % 2 == 0, bf16});
+          for (const bool bf16 : {false, true})
+            support::check_frozen(level, w, m, {transpose, (m + rows) % 2 == 0, bf16});
   }
 }
 
 }  // namespace
 
 TEST_SUITE("cpu/quantized_matmul") {
-  TEST_CASE("products with 64 x 172 frozen weights agree with sums in double") { check_shape(64, 172, {1, 2, 3, 5, 16}); }
-  TEST_CASE("products with 172 x 64 frozen weights agree with sums in double") { check_shape(172, 64, {1, 4, 7, 33}); }
-  TEST_CASE("products with 32 x 64 frozen weights agree with sums in double") { check_shape(32, 64, {1, 2, 5}); }
+  TEST_CASE("products with 64 x 172 frozen weights agree with sums in double") {
+    check_shape(64, 172, {1, 2, 3, 5, 16});
+  }
+  TEST_CASE("products with 172 x 64 frozen weights agree with sums in double") {
+    check_shape(172, 64, {1, 4, 7, 33});
+  }
+  TEST_CASE("products with 32 x 64 frozen weights agree with sums in double") {
+    check_shape(32, 64, {1, 2, 5});
+  }
   TEST_CASE("products with one frozen weight agree with sums in double") { check_shape(1, 1, {1, 3}); }
-  TEST_CASE("products with 65 x 63 frozen weights agree with sums in double") { check_shape(65, 63, {1, 4, 6}); }
-  TEST_CASE("products with 130 x 257 frozen weights agree with sums in double") { check_shape(130, 257, {1, 5, 17}); }
+  TEST_CASE("products with 65 x 63 frozen weights agree with sums in double") {
+    check_shape(65, 63, {1, 4, 6});
+  }
+  TEST_CASE("products with 130 x 257 frozen weights agree with sums in double") {
+    check_shape(130, 257, {1, 5, 17});
+  }
   TEST_CASE("products with 192 x 320 frozen weights agree with sums in double") {
     check_shape(192, 320, {1, 2, 3, 4, 5, 6, 7, 8, 16, 70});
   }
@@ -59,8 +71,27 @@ TEST_SUITE("cpu/quantized_matmul") {
     const padded_matrix expected = support::frozen_product(cpu::isa::scalar, w, x, {});
     cpu::context<cpu::inline_executor, cpu::fixed_isa<cpu::isa::scalar>> ctx;
     padded_matrix y(5, 96, 3);
-    support::run_counted([&](workspace<>& ws) { quantized_matmul(ctx, x.view(), w.packed.view(), y.view(), {}, ws); });
+    support::run_counted(
+        [&](workspace<>& ws) { quantized_matmul(ctx, x.view(), w.packed.view(), y.view(), {}, ws); });
     CHECK(y.values == expected.values);
+  }
+
+  TEST_CASE("a product with a frozen weight allocates nothing") {
+    const frozen_case w(nf4<64, double_quant<>>::info(), 96, 128);
+    for (const auto level : support::host_isas())
+      for (const bool bf16 : {false, true})
+        for (const index_t m : {1, 20}) {
+          const padded_matrix x(m, 128, 1);
+          padded_matrix y(m, 96, 3);
+          cpu::context<> ctx(2, cpu::runtime_isa{level});
+          const cpu::quantized_options options{false, false, bf16};
+          workspace<> count;
+          quantized_matmul(ctx, x.view(), w.packed.view(), y.view(), options, count);
+          buffer<std::byte> memory(count.peak());
+          workspace<> ws(memory.data(), memory.size());
+          CHECK(support::allocations_of(
+                    [&] { quantized_matmul(ctx, x.view(), w.packed.view(), y.view(), options, ws); }) == 0);
+        }
   }
 
   TEST_CASE("more tokens never need less scratch") {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// 512-bit instructions on machines without them: SIMDe under the names of the compiler's header, and below what the
-// packaged version lacks. Include before any header of the library.
+// 512-bit instructions on machines without them: SIMDe under the names of the compiler's header, and below
+// what the packaged version lacks. Include before any header of the library.
 
 #include <array>
 #include <bit>
@@ -42,7 +42,8 @@ V map(const W& x, F f) {
 }
 
 inline __m512i cvtps_epi32(__m512 x) {
-  return map<std::int32_t, float, __m512i>(x, [](float v) { return static_cast<std::int32_t>(std::nearbyint(v)); });
+  return map<std::int32_t, float, __m512i>(
+      x, [](float v) { return static_cast<std::int32_t>(std::nearbyint(v)); });
 }
 inline __m512i cvtepu16_epi32(__m256i x) {
   return map<std::uint32_t, std::uint16_t, __m512i>(x, [](std::uint16_t v) { return std::uint32_t{v}; });
@@ -54,7 +55,8 @@ inline __m512i cvtepu8_epi64(__m128i x) {
   return register_of<__m512i>(out);
 }
 inline __m256i cvtepi32_epi16(__m512i x) {
-  return map<std::uint16_t, std::uint32_t, __m256i>(x, [](std::uint32_t v) { return static_cast<std::uint16_t>(v); });
+  return map<std::uint16_t, std::uint32_t, __m256i>(
+      x, [](std::uint32_t v) { return static_cast<std::uint16_t>(v); });
 }
 inline __m128i cvtepi64_epi8(__m512i x) {
   const auto in = lanes<std::uint64_t>(x);
@@ -90,7 +92,8 @@ inline __m512 shuffle_f32x4(__m512 a, __m512 b, int order) {
   std::array<float, 16> out{};
   for (std::size_t quarter = 0; quarter < 4; ++quarter)
     for (std::size_t i = 0; i < 4; ++i)
-      out[4 * quarter + i] = (quarter < 2 ? x : y)[static_cast<std::size_t>(order >> 2 * quarter & 3) * 4 + i];
+      out[4 * quarter + i] =
+          (quarter < 2 ? x : y)[static_cast<std::size_t>(order >> 2 * quarter & 3) * 4 + i];
   return register_of<__m512>(out);
 }
 

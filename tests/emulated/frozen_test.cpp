@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "emulated/avx512_shim.hpp"
-
-#include "support/kernel_checks.hpp"
-
 #include "pesc/cpu/quantize.hpp"
+#include "support/kernel_checks.hpp"
 
 namespace {
 
@@ -17,17 +15,26 @@ void check_shape(index_t rows, index_t cols, std::initializer_list<index_t> toke
     for (const cpu::isa level : levels)
       for (const index_t m : tokens)
         for (const bool transpose : {false, true})
-          for (const bool bf16 : {false, true}) support::check_frozen(level, w, m, {transpose, m % 2 == 0, bf16});
+          for (const bool bf16 : {false, true})
+            support::check_frozen(level, w, m, {transpose, m % 2 == 0, bf16});
   }
 }
 
 }  // namespace
 
 TEST_SUITE("emulated/frozen") {
-  TEST_CASE("512-bit products with 64 x 172 frozen weights agree with sums in double") { check_shape(64, 172, {1, 3}); }
-  TEST_CASE("512-bit products with 65 x 63 frozen weights agree with sums in double") { check_shape(65, 63, {2, 5}); }
-  TEST_CASE("512-bit products with 130 x 128 frozen weights agree with sums in double") { check_shape(130, 128, {1, 4, 7}); }
-  TEST_CASE("512-bit products with 70 x 1344 frozen weights agree with sums in double") { check_shape(70, 1344, {1}); }
+  TEST_CASE("512-bit products with 64 x 172 frozen weights agree with sums in double") {
+    check_shape(64, 172, {1, 3});
+  }
+  TEST_CASE("512-bit products with 65 x 63 frozen weights agree with sums in double") {
+    check_shape(65, 63, {2, 5});
+  }
+  TEST_CASE("512-bit products with 130 x 128 frozen weights agree with sums in double") {
+    check_shape(130, 128, {1, 4, 7});
+  }
+  TEST_CASE("512-bit products with 70 x 1344 frozen weights agree with sums in double") {
+    check_shape(70, 1344, {1});
+  }
 }
 
 TEST_SUITE("emulated/matmul") {
@@ -62,7 +69,8 @@ TEST_SUITE("emulated/quantize") {
       cpu::context<> ctx(1, cpu::runtime_isa{cpu::isa::avx512});
       quantized_matrix<any_format, row_blocks> out(info, 65, 172);
       quantize(ctx, info, view, out);
-      CHECK(std::memcmp(out.codes().data, expected.codes().data, static_cast<std::size_t>(expected.codes().size)) == 0);
+      CHECK(std::memcmp(out.codes().data, expected.codes().data,
+                        static_cast<std::size_t>(expected.codes().size)) == 0);
       for (index_t i = 0; i < expected.absmax().size; ++i) CHECK(out.absmax()[i] == expected.absmax()[i]);
     }
   }

@@ -22,11 +22,11 @@ struct layer {
 
 std::map<std::string, std::pair<pesc::trainable_kind, std::string>> names_of(const pesc::moe_shape& shape) {
   const pesc::llama_shape s = pesc::shape_of(support::tiny_llama());
-  pesc::parameter_arena<> counting;
+  pesc::buffer<float> memory(20'000);
+  pesc::parameter_arena<> arena(memory.data(), memory.size());
   std::vector<layer> layers;
   for (int l = 0; l < 2; ++l)
-    layers.push_back({pesc::attention_trainables<>::carve(counting, s, shape.lora_rank),
-                      trainables::carve(counting, shape)});
+    layers.push_back({pesc::attention_trainables<>::carve(arena, s, shape.lora_rank), trainables::carve(arena, shape)});
   std::map<std::string, std::pair<pesc::trainable_kind, std::string>> out;
   pesc::for_each_trainable(layers, [&](const std::string& name, pesc::trainable_kind kind, auto m) {
     CHECK_MESSAGE(

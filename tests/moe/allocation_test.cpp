@@ -19,7 +19,8 @@ using backend = pesc::cpu_backend;
 
 struct float_layer : pesc::moe_dynamic<> {};
 
-constexpr pesc::moe_shape shape{.hidden = 72, .intermediate = 100, .experts = 5, .top_k = 2, .rank = 7, .lora_rank = 3};
+constexpr pesc::moe_shape shape{
+    .hidden = 72, .intermediate = 100, .experts = 5, .top_k = 2, .rank = 7, .lora_rank = 3};
 constexpr pesc::moe_options all_options{
     .expert_scale = 0.5f, .adapter_dropout = 0.1f, .lora_dropout = 0.1f, .recompute_ffn = true};
 
@@ -51,7 +52,8 @@ long allocations_of_steps(pesc::cpu::isa level, int threads, const pesc::moe_opt
   long allocations = 0;
   for (const index_t tokens : {most, index_t{1}, index_t{2}, index_t{17}, index_t{0}}) {
     support::layer_run io(layer, tokens);
-    allocations += support::allocations_of([&] { step(ctx, layer, io, buffers, pool, m, v, parameters.arena()); });
+    allocations +=
+        support::allocations_of([&] { step(ctx, layer, io, buffers, pool, m, v, parameters.arena()); });
   }
   return allocations;
 }
@@ -78,8 +80,11 @@ TEST_SUITE("moe/allocation") {
     CHECK(support::allocations_of([] {}) == 0);
   }
 
-  TEST_CASE("forward, backward and the step of the optimiser do not allocate, on any instruction set and number of threads") {
-    const pesc::format_info formats[] = {pesc::nf4<64, pesc::double_quant<>>::info(), pesc::unquantized<float>::info()};
+  TEST_CASE(
+      "forward, backward and the step of the optimiser do not allocate, on any instruction set and number of "
+      "threads") {
+    const pesc::format_info formats[] = {pesc::nf4<64, pesc::double_quant<>>::info(),
+                                         pesc::unquantized<float>::info()};
     for (const auto level : support::host_isas())
       for (const int threads : {1, 3})
         for (const pesc::format_info& format : formats) {
@@ -91,7 +96,9 @@ TEST_SUITE("moe/allocation") {
         }
   }
 
-  TEST_CASE("every number of tokens up to the prepared one runs in the same buffers and gives the bits of its own buffers") {
+  TEST_CASE(
+      "every number of tokens up to the prepared one runs in the same buffers and gives the bits of its own "
+      "buffers") {
     const pesc::format_info format = pesc::nf4<64>::info();
     for (const auto level : support::host_isas())
       for (const pesc::moe_options& options : {pesc::moe_options{}, all_options}) {

@@ -18,8 +18,9 @@ std::vector<float> four_rows{1, 2, 0.5f, -1, 0, 0, 0, 0, 3, -1, 2, 2.5f, -0.5f, 
 std::vector<std::int32_t> four_choices{1, 0, 0, 1, 0, 3, 1, 2};
 std::vector<std::int32_t> four_tokens{0, 0, 1, 1, 2, 2, 3, 3};
 
-void accumulate(pesc::balance_pool& pool, pesc::matrix_view<const float> logits, const std::vector<std::int32_t>& token,
-                const std::vector<std::int32_t>& expert, const std::vector<std::uint8_t>& valid = {}) {
+void accumulate(pesc::balance_pool& pool, pesc::matrix_view<const float> logits,
+                const std::vector<std::int32_t>& token, const std::vector<std::int32_t>& expert,
+                const std::vector<std::uint8_t>& valid = {}) {
   support::plain_context ctx;
   support::run_stage([&](pesc::workspace<>& ws) {
     balance_accumulate(ctx, logits, std::span(token), std::span(expert), std::span(valid), pool.sums(), ws);
@@ -39,8 +40,8 @@ std::vector<float> dlogits_of(pesc::balance_pool& pool, const pesc::balance_opti
   std::vector<float> out(16, 0.0f);
   const auto g = pool.gradient(options, std::span(valid));
   if (g.active())
-    balance_backward(ctx, pesc::matrix_view<const float>(four_rows.data(), 4, 4), g.valid, g.fractions, g.scale, g.z_scale,
-                     pesc::matrix_view<float>(out.data(), 4, 4));
+    balance_backward(ctx, pesc::matrix_view<const float>(four_rows.data(), 4, 4), g.valid, g.fractions,
+                     g.scale, g.z_scale, pesc::matrix_view<float>(out.data(), 4, 4));
   return out;
 }
 
@@ -60,22 +61,24 @@ TEST_SUITE("moe/balance") {
   TEST_CASE("the gradients of the four rows are the known ones") {
     auto pool = four_row_pool();
     CHECK(support::near(dlogits_of(pool, {.coefficient = 1}),
-                        std::vector{0.018646484, 0.050686397, -0.056684794, -0.012648087, 0.0625, 0.0625, -0.0625, -0.0625,
-                                    0.122692134, 0.002247185, -0.047169674, -0.077769645, 0.014842313, 0.109670683,
-                                    -0.096783934, -0.027729061},
+                        std::vector{0.018646484, 0.050686397, -0.056684794, -0.012648087, 0.0625, 0.0625,
+                                    -0.0625, -0.0625, 0.122692134, 0.002247185, -0.047169674, -0.077769645,
+                                    0.014842313, 0.109670683, -0.096783934, -0.027729061},
                         1e-6));
     const double b = 0.173286795;
-    CHECK(support::near(dlogits_of(pool, {.kind = balance_kind::none, .z_coefficient = 1}),
-                        std::vector{0.279719645, 0.760356827, 0.169658541, 0.037855937, b, b, b, b, 0.925742902, 0.016955573,
-                                    0.340561782, 0.561491453, 0.071538538, 0.528602268, 0.411675860, 0.117947109},
-                        1e-6));
+    CHECK(support::near(
+        dlogits_of(pool, {.kind = balance_kind::none, .z_coefficient = 1}),
+        std::vector{0.279719645, 0.760356827, 0.169658541, 0.037855937, b, b, b, b, 0.925742902, 0.016955573,
+                    0.340561782, 0.561491453, 0.071538538, 0.528602268, 0.411675860, 0.117947109},
+        1e-6));
     // Per slot, the loss and its gradient are those divided by k.
     auto whole = dlogits_of(pool, {.coefficient = 1});
     for (float& value : whole) value /= 2;
     CHECK(support::near(dlogits_of(pool, {.coefficient = 1, .per_slot = true}), whole, 1e-6));
   }
 
-  TEST_CASE("the constant of the published code is experts over top-k for any routing, and its gradient is zero") {
+  TEST_CASE(
+      "the constant of the published code is experts over top-k for any routing, and its gradient is zero") {
     auto pool = four_row_pool();
     const pesc::balance_options constant{.kind = balance_kind::camelidae_constant, .coefficient = 1};
     CHECK(pool.balance_loss(constant) == 2.0);
@@ -114,7 +117,8 @@ TEST_SUITE("moe/balance") {
     pesc::balance_pool once(4, 2);
     accumulate(once, {stacked.data(), 8, 4}, {0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}, all_choices);
     CHECK(both.balance_loss({}) == doctest::Approx(once.balance_loss({})).epsilon(1e-12));
-    CHECK(both.balance_loss({}) != doctest::Approx((one.balance_loss({}) + other.balance_loss({})) / 2).epsilon(1e-3));
+    CHECK(both.balance_loss({}) !=
+          doctest::Approx((one.balance_loss({}) + other.balance_loss({})) / 2).epsilon(1e-3));
     CHECK(both.z_loss() == doctest::Approx((one.z_loss() + other.z_loss()) / 2).epsilon(1e-9));
 
     both.clear();

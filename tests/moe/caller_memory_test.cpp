@@ -39,12 +39,16 @@ constexpr index_t tokens = 11;
 template <class T>
 class loose_rows {
  public:
-  explicit loose_rows(index_t gap) : stride_{hidden + gap}, bytes_(static_cast<std::size_t>(tokens * stride_) * sizeof(T) + sizeof(T) + 1, 0x5A) {
+  explicit loose_rows(index_t gap)
+      : stride_{hidden + gap},
+        bytes_(static_cast<std::size_t>(tokens * stride_) * sizeof(T) + sizeof(T) + 1, 0x5A) {
     for (index_t t = 0; t < tokens; ++t)
       for (index_t i = 0; i < hidden; ++i) set(t, i, 0.0f);
   }
 
-  [[nodiscard]] pesc::matrix_view<T> view() { return {reinterpret_cast<T*>(bytes_.data() + sizeof(T)), tokens, hidden, stride_}; }
+  [[nodiscard]] pesc::matrix_view<T> view() {
+    return {reinterpret_cast<T*>(bytes_.data() + sizeof(T)), tokens, hidden, stride_};
+  }
   void set(index_t t, index_t i, float value) { view()(t, i) = pesc::from_float<T>(value); }
 
   [[nodiscard]] std::vector<float> values() {
@@ -55,8 +59,12 @@ class loose_rows {
   }
   [[nodiscard]] bool gaps_kept() {
     std::vector<unsigned char> copy = bytes_;
-    const auto begin = [&](index_t t) { return copy.begin() + static_cast<std::ptrdiff_t>(sizeof(T) * static_cast<std::size_t>(1 + t * stride_)); };
-    for (index_t t = 0; t < tokens; ++t) std::fill_n(begin(t), static_cast<std::size_t>(hidden) * sizeof(T), 0x5A);
+    const auto begin = [&](index_t t) {
+      return copy.begin() +
+             static_cast<std::ptrdiff_t>(sizeof(T) * static_cast<std::size_t>(1 + t * stride_));
+    };
+    for (index_t t = 0; t < tokens; ++t)
+      std::fill_n(begin(t), static_cast<std::size_t>(hidden) * sizeof(T), 0x5A);
     return std::all_of(copy.begin(), copy.end(), [](unsigned char byte) { return byte == 0x5A; });
   }
 
@@ -89,7 +97,9 @@ outcome<T> run(const layer_of<T>& layer, index_t gap) {
   layer.forward(ctx, x.view(), y.view(), buffers);
   layer.backward(ctx, dy.view(), dx.view(), gradients, buffers);
   const auto arena = gradients.arena();
-  return {y.values(), dx.values(), {arena.begin(), arena.end()},
+  return {y.values(),
+          dx.values(),
+          {arena.begin(), arena.end()},
           x.gaps_kept() && y.gaps_kept() && dy.gaps_kept() && dx.gaps_kept()};
 }
 
@@ -107,7 +117,9 @@ struct dense_weights {
   std::vector<float> down = support::normal_floats(hidden * intermediate, 3, 0.2);
 
   [[nodiscard]] pesc::dense_ffn<float> view() const {
-    return {{gate.data(), intermediate, hidden}, {up.data(), intermediate, hidden}, {down.data(), hidden, intermediate}};
+    return {{gate.data(), intermediate, hidden},
+            {up.data(), intermediate, hidden},
+            {down.data(), hidden, intermediate}};
   }
 };
 
@@ -124,7 +136,8 @@ std::vector<float> output_of(const Layer& layer) {
 }  // namespace
 
 TEST_SUITE("moe/caller_memory") {
-  TEST_CASE("rows of any stride and alignment give the bits of dense rows, and nothing between them is touched") {
+  TEST_CASE(
+      "rows of any stride and alignment give the bits of dense rows, and nothing between them is touched") {
     const auto floats = make_layer<float>();
     const auto halves = make_layer<bf16>();
     const auto dense = run(floats, 0);
@@ -144,7 +157,9 @@ TEST_SUITE("moe/caller_memory") {
     }
   }
 
-  TEST_CASE("bf16 activations are the float results rounded once, and gradients of parameters are not rounded at all") {
+  TEST_CASE(
+      "bf16 activations are the float results rounded once, and gradients of parameters are not rounded at "
+      "all") {
     const auto exact = run(make_layer<float>(), 0);
     const auto rounded = run(make_layer<bf16>(), 0);
     for (std::size_t i = 0; i < exact.y.size(); ++i) {
@@ -180,7 +195,8 @@ TEST_SUITE("moe/caller_memory") {
     added.gradients.views().for_each([&](const std::string&, pesc::batch_view<float> tensor) {
       const index_t offset = tensor.data - added.gradients.arena().data;
       for (index_t i = 0; i < tensor.size(); ++i)
-        everywhere = everywhere && std::abs(tensor.data[i] - 3.0f - once.gradients.arena()[offset + i]) < 1e-5f;
+        everywhere =
+            everywhere && std::abs(tensor.data[i] - 3.0f - once.gradients.arena()[offset + i]) < 1e-5f;
     });
     CHECK(everywhere);
   }
@@ -227,8 +243,9 @@ TEST_SUITE("moe/caller_memory") {
     const auto gate = round(weights.gate);
     const auto up = round(weights.up);
     const auto down = round(weights.down);
-    const pesc::dense_ffn<bf16> halves{
-        {gate.data(), intermediate, hidden}, {up.data(), intermediate, hidden}, {down.data(), hidden, intermediate}};
+    const pesc::dense_ffn<bf16> halves{{gate.data(), intermediate, hidden},
+                                       {up.data(), intermediate, hidden},
+                                       {down.data(), hidden, intermediate}};
     CHECK(support::same_bits(output_of(layer_of<float>(ctx, shape, weights.view())),
                              output_of(layer_of<float>(ctx, shape, halves))));
     using exact = pesc::unquantized<bf16>;
@@ -236,8 +253,8 @@ TEST_SUITE("moe/caller_memory") {
                              output_of(layer_of<float, exact>(ctx, shape, halves))));
   }
 
-  TEST_CASE_TEMPLATE("4-bit bytes in the caller's memory make the same layer as the weights they stand for", Format,
-                     pesc::nf4<64, pesc::double_quant<>>, pesc::nf4<32>, pesc::fp4<128>) {
+  TEST_CASE_TEMPLATE("4-bit bytes in the caller's memory make the same layer as the weights they stand for",
+                     Format, pesc::nf4<64, pesc::double_quant<>>, pesc::nf4<32>, pesc::fp4<128>) {
     backend ctx;
     const dense_weights weights;
     const auto expected = output_of(layer_of<float, Format>(ctx, shape, weights.view()));
@@ -248,14 +265,20 @@ TEST_SUITE("moe/caller_memory") {
       float offset;
       index_t rows, cols;
       [[nodiscard]] pesc::quantized_view<Format, pesc::row_blocks> view() const {
-        return {Format::info(), codes.data(), {absmax.data(), scale_codes.data(), nested.data(), map.data(), offset}, rows, cols};
+        return {Format::info(),
+                codes.data(),
+                {absmax.data(), scale_codes.data(), nested.data(), map.data(), offset},
+                rows,
+                cols};
       }
     };
     const auto file = [](pesc::matrix_view<const float> w) {
       const auto q = pesc::quantize<Format>(w);
       const auto list = [](auto view) { return std::vector(view.begin(), view.end()); };
-      return bytes{list(q.codes()), list(q.scale_codes()), list(q.absmax()), list(q.nested_absmax()), list(q.map()),
-                   q.offset(), w.rows, w.cols};
+      return bytes{list(q.codes()),  list(q.scale_codes()),
+                   list(q.absmax()), list(q.nested_absmax()),
+                   list(q.map()),    q.offset(),
+                   w.rows,           w.cols};
     };
     auto gate = file(weights.view().gate);
     auto up = file(weights.view().up);
@@ -302,6 +325,7 @@ TEST_SUITE("moe/caller_memory") {
           "nf4 weight without its scales (absmax)");
     CHECK(refused(pesc::quantized_view<nested, pesc::row_blocks>(nested::info(), codes.data(), {}, 64, 64)) ==
           "nf4 weight with double-quantised scales needs their codes, nested_absmax and map");
-    CHECK(refused(pesc::quantized_view<plain, pesc::row_blocks>(plain::info(), nullptr, {}, 0, 64)) == "no error");
+    CHECK(refused(pesc::quantized_view<plain, pesc::row_blocks>(plain::info(), nullptr, {}, 0, 64)) ==
+          "no error");
   }
 }

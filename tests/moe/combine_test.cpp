@@ -27,8 +27,8 @@ struct fixture {
   numbers h{tokens, hidden, 2};
   numbers e{10, hidden, 3};
   pesc::buffer<std::byte> memory;
-  pesc::slot_groups<> groups =
-      support::keep(memory, [&](pesc::workspace<>& ws) { return pesc::carve_groups(ws, tokens, experts, 10); });
+  pesc::slot_groups<> groups = support::keep(
+      memory, [&](pesc::workspace<>& ws) { return pesc::carve_groups(ws, tokens, experts, 10); });
   pesc::routing_state<> routing;
 
   fixture() {
@@ -75,13 +75,15 @@ TEST_SUITE("moe/combine") {
       numbers dgate(1, 10, 6);
       reference::matrix expected_dh = dh.exact();
       reference::matrix expected_dgate = dgate.exact();
-      pesc::combine_backward(f.ctx, dy.read(), f.h.read(), f.routing, f.groups, residual, dh.view(), dgate.list());
+      pesc::combine_backward(f.ctx, dy.read(), f.h.read(), f.routing, f.groups, residual, dh.view(),
+                             dgate.list());
       for (index_t t = 0; t < tokens; ++t)
         for (index_t i = 0; i < hidden; ++i) {
           const double d = static_cast<double>(dy.read()(t, i));
           expected_dh(t, i) += f.rho(t, residual) * d;
           for (index_t s = 2 * t; s < 2 * t + 2; ++s)
-            if (residual == residual_kind::gate_sum && f.kept(s)) expected_dgate[s] += d * static_cast<double>(f.h(t, i));
+            if (residual == residual_kind::gate_sum && f.kept(s))
+              expected_dgate[s] += d * static_cast<double>(f.h(t, i));
         }
       CHECK(support::near(dh.view(), expected_dh, 1e-6));
       CHECK(support::near(dgate.view(), expected_dgate, 1e-6));

@@ -40,7 +40,9 @@ std::vector<float> work(const layer_type& layer, std::uint64_t seed) {
 }  // namespace
 
 TEST_SUITE("moe/concurrency") {
-  TEST_CASE("threads with their own context and buffers run one const layer at once and get the bits of a single thread") {
+  TEST_CASE(
+      "threads with their own context and buffers run one const layer at once and get the bits of a single "
+      "thread") {
     backend ctx(1);
     layer_type made(ctx, shape, {.adapter_dropout = 0.1f, .lora_dropout = 0.1f});
     support::fill_trainables(made.parameters(), 5);

@@ -49,7 +49,8 @@ std::string refused(const moe_shape& shape) {
   return support::message_of<pesc::shape_error>([&] { static_cast<void>(pesc::complete<Config>(shape)); });
 }
 
-constexpr moe_shape usual{.hidden = 32, .intermediate = 48, .experts = 8, .top_k = 2, .rank = 16, .lora_rank = 0};
+constexpr moe_shape usual{
+    .hidden = 32, .intermediate = 48, .experts = 8, .top_k = 2, .rank = 16, .lora_rank = 0};
 
 moe_shape with(auto change) {
   moe_shape shape = usual;
@@ -96,11 +97,18 @@ TEST_SUITE("moe/config") {
           "layer of hidden size 0 and intermediate size 48: both must be positive");
     CHECK(refused<open>(with([](moe_shape& s) { s.intermediate = -1; })) ==
           "layer of hidden size 32 and intermediate size -1: both must be positive");
-    CHECK(refused<open>(with([](moe_shape& s) { s.top_k = 9; })) == "top-k of 9 with 8 experts: must be 1 to the number of experts");
-    CHECK(refused<open>(with([](moe_shape& s) { s.experts = 64, s.top_k = 17; })) == "top-k of 17: at most 16 are supported");
-    CHECK(refused<open>(with([](moe_shape& s) { s.rank = 33; })) == "adapter rank 33 is larger than the hidden size 32");
-    CHECK(refused<open>(with([](moe_shape& s) { s.lora_rank = 33; })) == "LoRA rank 33: must be 0 to the hidden size 32");
-    CHECK(refused<open>(with([](moe_shape& s) { s.lora_rank = -1; })) == "LoRA rank -1: must be 0 to the hidden size 32");
-    CHECK(refused<open>(with([](moe_shape& s) { s.experts = 16, s.top_k = 16, s.rank = 32, s.lora_rank = 32; })) == "no error");
+    CHECK(refused<open>(with([](moe_shape& s) { s.top_k = 9; })) ==
+          "top-k of 9 with 8 experts: must be 1 to the number of experts");
+    CHECK(refused<open>(with([](moe_shape& s) { s.experts = 64, s.top_k = 17; })) ==
+          "top-k of 17: at most 16 are supported");
+    CHECK(refused<open>(with([](moe_shape& s) { s.rank = 33; })) ==
+          "adapter rank 33 is larger than the hidden size 32");
+    CHECK(refused<open>(with([](moe_shape& s) { s.lora_rank = 33; })) ==
+          "LoRA rank 33: must be 0 to the hidden size 32");
+    CHECK(refused<open>(with([](moe_shape& s) { s.lora_rank = -1; })) ==
+          "LoRA rank -1: must be 0 to the hidden size 32");
+    CHECK(refused<open>(with([](moe_shape& s) {
+            s.experts = 16, s.top_k = 16, s.rank = 32, s.lora_rank = 32;
+          })) == "no error");
   }
 }

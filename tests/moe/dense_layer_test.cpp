@@ -22,8 +22,10 @@ using layer_type = pesc::dense_layer<config, backend>;
 
 struct fixture {
   backend ctx;
-  numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3}, down{hidden, intermediate, 3, 0.3};
-  pesc::frozen_ffn<config::weight> frozen{config::weight::info(), pesc::dense_ffn<float>{gate.view(), up.view(), down.view()}};
+  numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3},
+      down{hidden, intermediate, 3, 0.3};
+  pesc::frozen_ffn<config::weight> frozen{config::weight::info(),
+                                          pesc::dense_ffn<float>{gate.view(), up.view(), down.view()}};
   pesc::moe_shape shape{.hidden = hidden, .intermediate = intermediate, .lora_rank = 3};
   pesc::buffer<float> memory{4096}, gradient_memory{4096};
   layer_type::trainables parameters = carve(memory), gradients = carve(gradient_memory);
@@ -43,7 +45,9 @@ struct fixture {
     pesc::buffer<std::byte> kept;
     auto state = support::keep(kept, [&](pesc::workspace<>& ws) { return l.carve_state(ws, tokens); });
     support::run_stage([&](pesc::workspace<>& ws) { l.forward(ctx, x.read(), y.view(), state, call, ws); });
-    support::run_stage([&](pesc::workspace<>& ws) { l.backward(ctx, dy.read(), dx.view(), gradients, state, {}, call, ws); });
+    support::run_stage([&](pesc::workspace<>& ws) {
+      l.backward(ctx, dy.read(), dx.view(), gradients, state, {}, call, ws);
+    });
   }
 };
 
@@ -57,7 +61,8 @@ TEST_SUITE("moe/dense_layer") {
       const pesc::moe_run call{.training = true, .seed = 1, .step = 2, .layer = 3};
       const layer_type layer = f.layer(options);
       f.run(layer, call);
-      const auto ffn = support::reference_ffn(layer.weights(), layer.parameters(), layer.shape(), options, call, tokens);
+      const auto ffn =
+          support::reference_ffn(layer.weights(), layer.parameters(), layer.shape(), options, call, tokens);
       const auto state = reference::ffn_forward(ffn, f.x.exact());
       const auto g = reference::ffn_backward(ffn, state, f.dy.exact());
       CHECK(support::near(f.y.view(), state.out, 1e-5));

@@ -19,7 +19,8 @@ template <class Compute>
 struct layer_config : pesc::moe_dynamic<Compute> {};
 
 // Enough rows and columns that every loop is cut into several chunks.
-constexpr pesc::moe_shape shape{.hidden = 136, .intermediate = 300, .experts = 6, .top_k = 3, .rank = 20, .lora_rank = 8};
+constexpr pesc::moe_shape shape{
+    .hidden = 136, .intermediate = 300, .experts = 6, .top_k = 3, .rank = 20, .lora_rank = 8};
 
 /// Three training steps; returns all results of the last and the parameters after it.
 template <class Config>
@@ -43,8 +44,9 @@ std::vector<float> train(pesc::cpu::isa level, int threads, index_t tokens, cons
     layer.pool_balance(ctx, pool, buffers);
     io.backward(ctx, layer, buffers, pool.gradient({.coefficient = 0.01f, .z_coefficient = 0.001f}));
     const double norm = std::sqrt(squared_norm(ctx, std::as_const(io.gradients).arena()));
-    adamw_step(ctx, parameters.arena(), std::as_const(io.gradients).arena(), m.arena(), v.arena(),
-               pesc::adamw_step_coefficients({.weight_decay = 0.01}, 1e-2, step + 1, pesc::clip_factor(norm, 1.0)));
+    adamw_step(
+        ctx, parameters.arena(), std::as_const(io.gradients).arena(), m.arena(), v.arena(),
+        pesc::adamw_step_coefficients({.weight_decay = 0.01}, 1e-2, step + 1, pesc::clip_factor(norm, 1.0)));
   }
   std::vector<float> out = io.results();
   out.insert(out.end(), parameters.arena().begin(), parameters.arena().end());
@@ -80,7 +82,8 @@ TEST_SUITE("moe/determinism") {
   TEST_CASE("another seed gives other results, so the comparison sees differences") {
     backend ctx;
     const pesc::format_info format = pesc::nf4<64>::info();
-    const pesc::moe_layer<layer_config<float>, backend> layer(ctx, shape, {.adapter_dropout = 0.1f}, 1, &format);
+    const pesc::moe_layer<layer_config<float>, backend> layer(ctx, shape, {.adapter_dropout = 0.1f}, 1,
+                                                              &format);
     support::fill_trainables(layer.parameters(), 1);
     auto buffers = layer.prepare(ctx, 20);
     support::layer_run first(layer, 20);

@@ -21,15 +21,21 @@ grouped group(index_t tokens, index_t experts, list token, list expert) {
   support::plain_context ctx;
   pesc::buffer<std::byte> memory;
   const auto slots = static_cast<index_t>(token.size());
-  const auto groups =
-      support::keep(memory, [&](pesc::workspace<>& ws) { return pesc::carve_groups(ws, tokens, experts, slots); });
+  const auto groups = support::keep(
+      memory, [&](pesc::workspace<>& ws) { return pesc::carve_groups(ws, tokens, experts, slots); });
   pesc::routing_state<> routing;
   routing.token = {token.data(), slots};
   routing.expert = {expert.data(), slots};
   pesc::dispatch(ctx, routing, groups);
   const auto copy = [](auto view) { return list(view.begin(), view.end()); };
-  return {token,           expert, copy(groups.expert_offsets), copy(groups.slots), copy(groups.slot_of), copy(groups.token_of),
-          copy(groups.token_offsets), copy(groups.token_slots)};
+  return {token,
+          expert,
+          copy(groups.expert_offsets),
+          copy(groups.slots),
+          copy(groups.slot_of),
+          copy(groups.token_of),
+          copy(groups.token_offsets),
+          copy(groups.token_slots)};
 }
 
 }  // namespace
@@ -45,7 +51,8 @@ TEST_SUITE("moe/dispatch") {
     CHECK(g.token_slots == list{0, 1, 2, 3, 4, 5, 6, 7});
   }
 
-  TEST_CASE("random assignments, some of them dropped and in any order of tokens, keep every order's promise") {
+  TEST_CASE(
+      "random assignments, some of them dropped and in any order of tokens, keep every order's promise") {
     support::generator random(1);
     for (int round = 0; round < 50; ++round) {
       const index_t tokens = 1 + random.below(12);

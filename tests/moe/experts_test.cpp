@@ -42,10 +42,13 @@ struct fixture {
   pesc::moe_options options{.expert_scale = 0.5f};
   pesc::moe_run run{.training = true};
   pesc::buffer<std::byte> group_memory, state_memory;
-  pesc::slot_groups<> groups =
-      support::keep(group_memory, [](pesc::workspace<>& ws) { return pesc::carve_groups(ws, tokens, experts, 2 * tokens); });
-  typename kind::template state<pesc::host_space> state = support::keep(
-      state_memory, [](pesc::workspace<>& ws) { return kind::template state<pesc::host_space>::carve(ws, shape, 2 * tokens); });
+  pesc::slot_groups<> groups = support::keep(group_memory, [](pesc::workspace<>& ws) {
+    return pesc::carve_groups(ws, tokens, experts, 2 * tokens);
+  });
+  typename kind::template state<pesc::host_space> state =
+      support::keep(state_memory, [](pesc::workspace<>& ws) {
+        return kind::template state<pesc::host_space>::carve(ws, shape, 2 * tokens);
+      });
 
   explicit fixture(std::vector<std::int32_t> assigned) : expert{std::move(assigned)} {
     for (std::int32_t s = 0; s < 2 * tokens; ++s) token.push_back(s / 2);
@@ -55,8 +58,12 @@ struct fixture {
     pesc::dispatch(ctx, routing, groups);
   }
 
-  [[nodiscard]] parameters weights() { return {{down.view().data, experts, rank, hidden}, {up.view().data, experts, hidden, rank}}; }
-  [[nodiscard]] parameters gradients() { return {{ddown.view().data, experts, rank, hidden}, {dup.view().data, experts, hidden, rank}}; }
+  [[nodiscard]] parameters weights() {
+    return {{down.view().data, experts, rank, hidden}, {up.view().data, experts, hidden, rank}};
+  }
+  [[nodiscard]] parameters gradients() {
+    return {{ddown.view().data, experts, rank, hidden}, {dup.view().data, experts, hidden, rank}};
+  }
 
   void forward() {
     support::run_stage([&](pesc::workspace<>& ws) {
@@ -65,8 +72,8 @@ struct fixture {
   }
   void backward() {
     support::run_stage([&](pesc::workspace<>& ws) {
-      experts_backward(ctx, kind{}, h.read(), groups, pesc::as_const(gate.list()), weights(), state, dy.read(), dgate.list(),
-                       dh.view(), gradients(), options, run, ws);
+      experts_backward(ctx, kind{}, h.read(), groups, pesc::as_const(gate.list()), weights(), state,
+                       dy.read(), dgate.list(), dh.view(), gradients(), options, run, ws);
     });
   }
 
@@ -78,7 +85,8 @@ struct fixture {
     std::vector<double> out(hidden, 0.0);
     for (index_t r = 0; r < rank; ++r) {
       double z = 0;
-      for (index_t i = 0; i < hidden; ++i) z += static_cast<double>(weights().down[x](r, i)) * static_cast<double>(h(t, i));
+      for (index_t i = 0; i < hidden; ++i)
+        z += static_cast<double>(weights().down[x](r, i)) * static_cast<double>(h(t, i));
       const auto c = static_cast<double>(Act::value(static_cast<float>(z)));
       for (index_t i = 0; i < hidden; ++i)
         out[static_cast<std::size_t>(i)] += 0.5 * static_cast<double>(weights().up[x](i, r)) * c;
@@ -92,8 +100,8 @@ struct fixture {
     for (index_t row = 0; row < groups.expert_offsets[experts]; ++row) {
       const auto out = row_of(row);
       for (index_t i = 0; i < hidden; ++i)
-        sum += static_cast<double>(gate.list()[groups.slots[row]]) * static_cast<double>(dy(groups.token_of[row], i)) *
-               out[static_cast<std::size_t>(i)];
+        sum += static_cast<double>(gate.list()[groups.slots[row]]) *
+               static_cast<double>(dy(groups.token_of[row], i)) * out[static_cast<std::size_t>(i)];
     }
     return sum;
   }
@@ -115,12 +123,14 @@ struct fixture {
   }
 };
 
-const std::vector<std::int32_t> mixed{0, 1, 3, 0, 1, 4, 0, 3, 3, 1, 4, 4};  // expert 2 is empty, three slots are dropped
+const std::vector<std::int32_t> mixed{0, 1, 3, 0, 1, 4,
+                                      0, 3, 3, 1, 4, 4};  // expert 2 is empty, three slots are dropped
 
 }  // namespace
 
 TEST_SUITE("moe/experts") {
-  TEST_CASE_TEMPLATE("every kept row is s Up(act(Down(h))) of its token and expert", Act, pesc::gelu, pesc::relu, pesc::silu) {
+  TEST_CASE_TEMPLATE("every kept row is s Up(act(Down(h))) of its token and expert", Act, pesc::gelu,
+                     pesc::relu, pesc::silu) {
     for (const auto& assigned : {mixed, std::vector<std::int32_t>(12, 2)}) {
       fixture<Act> f(assigned);
       f.forward();
@@ -158,8 +168,10 @@ TEST_SUITE("moe/experts") {
     f.forward();
     f.backward();
     for (index_t i = 0; i < rank * hidden; ++i) {
-      CHECK(f.ddown.values()[static_cast<std::size_t>(2 * rank * hidden + i)] == ddown.values()[static_cast<std::size_t>(2 * rank * hidden + i)]);
-      CHECK(f.dup.values()[static_cast<std::size_t>(2 * rank * hidden + i)] == dup.values()[static_cast<std::size_t>(2 * rank * hidden + i)]);
+      CHECK(f.ddown.values()[static_cast<std::size_t>(2 * rank * hidden + i)] ==
+            ddown.values()[static_cast<std::size_t>(2 * rank * hidden + i)]);
+      CHECK(f.dup.values()[static_cast<std::size_t>(2 * rank * hidden + i)] ==
+            dup.values()[static_cast<std::size_t>(2 * rank * hidden + i)]);
     }
     for (index_t s = 0; s < 12; ++s)
       if (mixed[static_cast<std::size_t>(s)] == experts) CHECK(f.dgate.list()[s] == 0.0f);
@@ -186,8 +198,10 @@ TEST_SUITE("moe/experts") {
       for (index_t r = 0; r < rank; ++r) {
         double z = 0;
         for (index_t i = 0; i < hidden; ++i)
-          if (stream.uniform(static_cast<std::uint32_t>(f.groups.slots[row]), static_cast<std::uint32_t>(i)) >= 0.5f)
-            z += 2 * static_cast<double>(f.weights().down[x](r, i)) * static_cast<double>(f.h(f.groups.token_of[row], i));
+          if (stream.uniform(static_cast<std::uint32_t>(f.groups.slots[row]),
+                             static_cast<std::uint32_t>(i)) >= 0.5f)
+            z += 2 * static_cast<double>(f.weights().down[x](r, i)) *
+                 static_cast<double>(f.h(f.groups.token_of[row], i));
         CHECK(static_cast<double>(f.state.z(row, r)) == doctest::Approx(z).epsilon(1e-4));
       }
     }

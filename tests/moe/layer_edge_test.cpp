@@ -45,21 +45,27 @@ TEST_SUITE("moe/layer_edge") {
     const rows_of good(3, 12), narrow(3, 11), many(5, 12);
     rows_of out(3, 12), wide_out(3, 13), short_out(2, 12), many_out(5, 12);
     auto gradients = layer.make_gradients();
-    CHECK(refused([&] { layer.forward(ctx, narrow, out, buffers); }) == "x has 11 columns, the layer's hidden size is 12");
-    CHECK(refused([&] { layer.forward(ctx, good, wide_out, buffers); }) == "y has 13 columns, the layer's hidden size is 12");
+    CHECK(refused([&] { layer.forward(ctx, narrow, out, buffers); }) ==
+          "x has 11 columns, the layer's hidden size is 12");
+    CHECK(refused([&] { layer.forward(ctx, good, wide_out, buffers); }) ==
+          "y has 13 columns, the layer's hidden size is 12");
     CHECK(refused([&] { layer.forward(ctx, good, short_out, buffers); }) == "y has 2 rows, expected 3");
-    CHECK(refused([&] { layer.forward(ctx, many, many_out, buffers); }) == "x has 5 rows, the buffers were prepared for 4");
+    CHECK(refused([&] { layer.forward(ctx, many, many_out, buffers); }) ==
+          "x has 5 rows, the buffers were prepared for 4");
     // A refused call leaves layer and buffers usable.
     CHECK(refused([&] { layer.forward(ctx, good, out, buffers); }) == "no error");
-    CHECK(refused([&] { layer.backward(ctx, many, many_out, gradients, buffers); }) == "dy has 5 rows, expected 3");
-    CHECK(refused([&] { layer.backward(ctx, good, short_out, gradients, buffers); }) == "dx has 2 rows, expected 3");
+    CHECK(refused([&] { layer.backward(ctx, many, many_out, gradients, buffers); }) ==
+          "dy has 5 rows, expected 3");
+    CHECK(refused([&] { layer.backward(ctx, good, short_out, gradients, buffers); }) ==
+          "dx has 2 rows, expected 3");
     CHECK(refused([&] { layer.backward(ctx, good, out, gradients, buffers); }) == "no error");
   }
 
   TEST_CASE("buffers are for at least one token, and backward needs a forward") {
     backend ctx;
     const layer_type layer(ctx, shape);
-    CHECK(refused([&] { static_cast<void>(layer.prepare(ctx, 0)); }) == "buffers for 0 tokens: at least one is needed");
+    CHECK(refused([&] { static_cast<void>(layer.prepare(ctx, 0)); }) ==
+          "buffers for 0 tokens: at least one is needed");
     auto buffers = layer.prepare(ctx, 4);
     const rows_of dy(3, 12);
     rows_of dx(3, 12);
@@ -98,22 +104,29 @@ TEST_SUITE("moe/layer_edge") {
     CHECK(made_with({.adapter_dropout = nan}) == "adapter dropout nan: must be at least 0 and below 1");
     CHECK(made_with({.lora_dropout = -0.5f}) == "LoRA dropout -0.5: must be at least 0 and below 1");
     CHECK(made_with({.expert_scale = nan}) == "expert scale and LoRA alpha must be finite");
-    CHECK(made_with({.lora_alpha = std::numeric_limits<float>::infinity()}) == "expert scale and LoRA alpha must be finite");
+    CHECK(made_with({.lora_alpha = std::numeric_limits<float>::infinity()}) ==
+          "expert scale and LoRA alpha must be finite");
     layer_type layer(ctx, shape, {.expert_scale = 0.5f});
-    CHECK(refused([&] { layer.set_options({.adapter_dropout = 2.0f}); }) == "adapter dropout 2: must be at least 0 and below 1");
+    CHECK(refused([&] { layer.set_options({.adapter_dropout = 2.0f}); }) ==
+          "adapter dropout 2: must be at least 0 and below 1");
     CHECK(layer.options().expert_scale == 0.5f);
     CHECK(layer.options().adapter_dropout == 0.0f);
   }
 
   TEST_CASE("a shape, weights or a format that do not fit are refused") {
     backend ctx;
-    CHECK(refused([&] { layer_type(ctx, {12, 20, 2, 3, 3, 0}); }) == "top-k of 3 with 2 experts: must be 1 to the number of experts");
-    CHECK(refused([&] { layer_type(ctx, {12, 20, 4, 2, 13, 0}); }) == "adapter rank 13 is larger than the hidden size 12");
+    CHECK(refused([&] {
+            layer_type(ctx, {12, 20, 2, 3, 3, 0});
+          }) == "top-k of 3 with 2 experts: must be 1 to the number of experts");
+    CHECK(refused([&] {
+            layer_type(ctx, {12, 20, 4, 2, 13, 0});
+          }) == "adapter rank 13 is larger than the hidden size 12");
     const std::vector<float> w(12 * 20, 0.1f);
     const pesc::dense_ffn<float> turned{{w.data(), 12, 20}, {w.data(), 20, 12}, {w.data(), 12, 20}};
     CHECK(refused([&] { layer_type(ctx, shape, turned); }) == "gate projection is 12 x 20, expected 20 x 12");
     using open = pesc::moe_layer<pesc::moe_dynamic<>, backend>;
-    CHECK(refused([&] { open(ctx, shape); }) == "the weight format is dynamic in this configuration and must be given");
+    CHECK(refused([&] { open(ctx, shape); }) ==
+          "the weight format is dynamic in this configuration and must be given");
   }
 
   TEST_CASE("trainable views that were carved for another shape are refused") {
@@ -122,11 +135,13 @@ TEST_SUITE("moe/layer_edge") {
     pesc::moe_shape other = shape;
     other.experts = 3;
     const pesc::owned_parameters<config> few(other);
-    CHECK(refused([&] { layer_type(shape, made.weights(), few); }) == "router of 1 x 3 x 12, expected 1 x 4 x 12");
+    CHECK(refused([&] { layer_type(shape, made.weights(), few); }) ==
+          "router of 1 x 3 x 12, expected 1 x 4 x 12");
     other = shape;
     other.lora_rank = 0;
     const pesc::owned_parameters<config> plain(other);
-    CHECK(refused([&] { layer_type(shape, made.weights(), plain); }) == "a layer of this shape has 9 trainable tensors, found 3");
+    CHECK(refused([&] { layer_type(shape, made.weights(), plain); }) ==
+          "a layer of this shape has 9 trainable tensors, found 3");
     CHECK(refused([&] { layer_type(other, made.weights(), made.parameters()); }) ==
           "gate_proj.lora_A is not a parameter of a layer of this shape");
   }
@@ -147,7 +162,9 @@ TEST_SUITE("moe/layer_edge") {
 
   TEST_CASE("one token, one expert, and every expert for every token agree with the double reference") {
     backend ctx;
-    for (const pesc::moe_shape& s : {pesc::moe_shape{12, 20, 1, 1, 3, 0}, pesc::moe_shape{12, 20, 5, 5, 12, 12}, pesc::moe_shape{1, 1, 2, 1, 1, 1}})
+    for (const pesc::moe_shape& s :
+         {pesc::moe_shape{12, 20, 1, 1, 3, 0}, pesc::moe_shape{12, 20, 5, 5, 12, 12},
+          pesc::moe_shape{1, 1, 2, 1, 1, 1}})
       for (const index_t tokens : {1, 6}) {
         const layer_type layer(ctx, s, {.expert_scale = 0.5f});
         support::randomize(layer.parameters(), 3);

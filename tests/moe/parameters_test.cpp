@@ -25,7 +25,8 @@ const pesc::moe_shape shape = pesc::complete<config>({.hidden = 7, .intermediate
 }  // namespace
 
 TEST_SUITE("moe/parameters") {
-  TEST_CASE("the tensors lie behind one another in the order in which they are visited, each on a cache line") {
+  TEST_CASE(
+      "the tensors lie behind one another in the order in which they are visited, each on a cache line") {
     std::vector<float> memory(static_cast<std::size_t>(trainables::size(shape)));
     pesc::parameter_arena<> arena(memory.data(), static_cast<index_t>(memory.size()));
     const trainables views = trainables::carve(arena, shape);
@@ -33,9 +34,10 @@ TEST_SUITE("moe/parameters") {
       std::string name;
       index_t count, rows, cols;
     };
-    const entry expected[] = {{"router", 1, 3, 7},           {"adapter_down", 3, 5, 7},      {"adapter_up", 3, 7, 5},
-                              {"gate_proj.lora_A", 1, 2, 7}, {"gate_proj.lora_B", 1, 11, 2}, {"up_proj.lora_A", 1, 2, 7},
-                              {"up_proj.lora_B", 1, 11, 2},  {"down_proj.lora_A", 1, 2, 11}, {"down_proj.lora_B", 1, 7, 2}};
+    const entry expected[] = {
+        {"router", 1, 3, 7},           {"adapter_down", 3, 5, 7},      {"adapter_up", 3, 7, 5},
+        {"gate_proj.lora_A", 1, 2, 7}, {"gate_proj.lora_B", 1, 11, 2}, {"up_proj.lora_A", 1, 2, 7},
+        {"up_proj.lora_B", 1, 11, 2},  {"down_proj.lora_A", 1, 2, 11}, {"down_proj.lora_B", 1, 7, 2}};
     std::size_t visited = 0;
     index_t next = 0;
     views.for_each([&](const std::string& name, pesc::batch_view<float> tensor) {
@@ -55,8 +57,9 @@ TEST_SUITE("moe/parameters") {
   TEST_CASE("an arena that is too small is refused with the numbers") {
     std::vector<float> memory(100);
     pesc::parameter_arena<> arena(memory.data(), 100);
-    CHECK(support::message_of<pesc::shape_error>([&] { static_cast<void>(trainables::carve(arena, shape)); }) ==
-          "parameter arena of 100 floats is too small, at least 144 are needed");
+    CHECK(support::message_of<pesc::shape_error>([&] {
+            static_cast<void>(trainables::carve(arena, shape));
+          }) == "parameter arena of 100 floats is too small, at least 144 are needed");
   }
 
   TEST_CASE("the start has zero in every matrix that closes a path, and small numbers elsewhere") {
@@ -87,8 +90,8 @@ TEST_SUITE("moe/parameters") {
     pesc::owned_parameters<config> p(shape);
     p.views().initialize(1);
     const auto& views = p.views();
-    const float first[] = {views.router.weight.data[0], views.experts.down.data[0], views.shared.gate.a.data[0],
-                           views.shared.up.a.data[0]};
+    const float first[] = {views.router.weight.data[0], views.experts.down.data[0],
+                           views.shared.gate.a.data[0], views.shared.up.a.data[0]};
     for (const float& a : first)
       for (const float& b : first) CHECK((&a == &b || a != b));
     CHECK(views.experts.down[0](0, 0) != views.experts.down[1](0, 0));

@@ -50,15 +50,16 @@ TEST_SUITE("moe/plan") {
     support::layer_run io(layer, tokens);
     const config::router router(layer.shape());
     pesc::buffer<std::byte> memory;
-    auto state = support::keep(
-        memory, [&](pesc::workspace<>& ws) { return plan::carve(ws, router, layer.shape(), tokens, layer.options()); });
-    support::run_stage([&](pesc::workspace<>& ws) {
-      plan::forward(ctx, router, io.rows(std::as_const(io.x)), layer.weights(), layer.parameters(), io.rows(io.y), state,
-                    layer.shape(), layer.options(), run, ws);
+    auto state = support::keep(memory, [&](pesc::workspace<>& ws) {
+      return plan::carve(ws, router, layer.shape(), tokens, layer.options());
     });
     support::run_stage([&](pesc::workspace<>& ws) {
-      plan::backward(ctx, router, io.rows(std::as_const(io.dy)), layer.weights(), layer.parameters(), io.rows(io.dx),
-                     io.gradients, state, {}, layer.shape(), layer.options(), run, ws);
+      plan::forward(ctx, router, io.rows(std::as_const(io.x)), layer.weights(), layer.parameters(),
+                    io.rows(io.y), state, layer.shape(), layer.options(), run, ws);
+    });
+    support::run_stage([&](pesc::workspace<>& ws) {
+      plan::backward(ctx, router, io.rows(std::as_const(io.dy)), layer.weights(), layer.parameters(),
+                     io.rows(io.dx), io.gradients, state, {}, layer.shape(), layer.options(), run, ws);
     });
     CHECK(support::same_bits(io.results(), expected.results()));
   }
@@ -80,6 +81,7 @@ TEST_SUITE("moe/plan") {
     pesc::workspace<> tight(memory.data(), needed - 64);
     CHECK(support::message_of<pesc::shape_error>([&] {
             static_cast<void>(plan::carve(tight, router, layer.shape(), tokens, layer.options()));
-          }) == pesc::detail::concat("workspace of ", needed - 64, " bytes is too small, this call needs at least ", needed));
+          }) == pesc::detail::concat("workspace of ", needed - 64,
+                                     " bytes is too small, this call needs at least ", needed));
   }
 }

@@ -33,7 +33,8 @@ struct turn_router {
   using parameters = pesc::router_parameters<Space>;
   template <class Space>
   struct state : pesc::routing_state<Space> {
-    static state carve(const turn_router& router, pesc::workspace<Space>& ws, const pesc::moe_shape& shape, index_t tokens) {
+    static state carve(const turn_router& router, pesc::workspace<Space>& ws, const pesc::moe_shape& shape,
+                       index_t tokens) {
       return {pesc::routing_state<Space>::carve(ws, tokens, shape.experts, router.max_slots(tokens))};
     }
   };
@@ -46,8 +47,8 @@ struct turn_router {
 
 template <class X, class Space>
 void route_forward(X& ctx, const turn_router& router, pesc::matrix_view<const float, Space> x,
-                   const pesc::router_parameters<Space>& p, const pesc::routing_state<Space>& state, const pesc::moe_run&,
-                   pesc::workspace<Space>& ws) {
+                   const pesc::router_parameters<Space>& p, const pesc::routing_state<Space>& state,
+                   const pesc::moe_run&, pesc::workspace<Space>& ws) {
   matmul(ctx, x, as_const(p.weight), state.logits, {.transpose_b = true}, ws);
   if (ws.counting()) return;
   number_slots(ctx, 1, state.token);
@@ -62,8 +63,8 @@ template <class X, class Space>
 void route_backward(X& ctx, const turn_router& router, pesc::matrix_view<const float, Space> x,
                     const pesc::router_parameters<Space>& p, const pesc::routing_state<Space>& state,
                     pesc::vector_view<const float, Space> dgate, const pesc::balance_gradient<Space>&,
-                    pesc::matrix_view<float, Space> dx, const pesc::router_parameters<Space>& gradient, const pesc::moe_run&,
-                    pesc::workspace<Space>& ws) {
+                    pesc::matrix_view<float, Space> dx, const pesc::router_parameters<Space>& gradient,
+                    const pesc::moe_run&, pesc::workspace<Space>& ws) {
   const typename pesc::workspace<Space>::scope scratch(ws);
   auto dlogits = ws.template take<float>(state.logits.rows, state.logits.cols);
   if (!ws.counting()) {
@@ -105,13 +106,14 @@ struct scaling_expert {
 template <class F>
 void for_each_kept(const pesc::slot_groups<>& groups, F&& f) {
   for (index_t e = 0; e < groups.experts; ++e)
-    for (index_t row = groups.expert_offsets[e]; row < groups.expert_offsets[e + 1]; ++row) f(row, groups.token_of[row], e);
+    for (index_t row = groups.expert_offsets[e]; row < groups.expert_offsets[e + 1]; ++row)
+      f(row, groups.token_of[row], e);
 }
 
 template <class X, pesc::expert_input Input, class P, class S>
-void experts_forward(X&, scaling_expert<Input>, pesc::matrix_view<const float> h, const pesc::slot_groups<>& groups,
-                     const P& p, const S&, pesc::matrix_view<float> out, const pesc::moe_options& options,
-                     const pesc::moe_run&, pesc::workspace<>& ws) {
+void experts_forward(X&, scaling_expert<Input>, pesc::matrix_view<const float> h,
+                     const pesc::slot_groups<>& groups, const P& p, const S&, pesc::matrix_view<float> out,
+                     const pesc::moe_options& options, const pesc::moe_run&, pesc::workspace<>& ws) {
   if (ws.counting()) return;
   for_each_kept(groups, [&](index_t row, index_t t, index_t e) {
     for (index_t i = 0; i < h.cols; ++i) out(row, i) = options.expert_scale * h(t, i) * p.scale(e, i);
@@ -119,10 +121,11 @@ void experts_forward(X&, scaling_expert<Input>, pesc::matrix_view<const float> h
 }
 
 template <class X, pesc::expert_input Input, class P, class S>
-void experts_backward(X&, scaling_expert<Input>, pesc::matrix_view<const float> h, const pesc::slot_groups<>& groups,
-                      pesc::vector_view<const float> gate, const P& p, const S&, pesc::matrix_view<const float> dy,
-                      pesc::vector_view<float> dgate, pesc::matrix_view<float> dh, const P& gradient,
-                      const pesc::moe_options& options, const pesc::moe_run&, pesc::workspace<>& ws) {
+void experts_backward(X&, scaling_expert<Input>, pesc::matrix_view<const float> h,
+                      const pesc::slot_groups<>& groups, pesc::vector_view<const float> gate, const P& p,
+                      const S&, pesc::matrix_view<const float> dy, pesc::vector_view<float> dgate,
+                      pesc::matrix_view<float> dh, const P& gradient, const pesc::moe_options& options,
+                      const pesc::moe_run&, pesc::workspace<>& ws) {
   if (ws.counting()) return;
   for (float& value : dgate) value = 0.0f;
   for_each_kept(groups, [&](index_t row, index_t t, index_t e) {
@@ -146,7 +149,8 @@ struct reversed_threads {
     std::vector<std::thread> running;
     for (int worker = 0; worker < threads; ++worker)
       running.emplace_back([&, worker] {
-        for (index_t c = chunks - 1 - worker; c >= 0; c -= threads) f(c * grain, std::min((c + 1) * grain, count), worker);
+        for (index_t c = chunks - 1 - worker; c >= 0; c -= threads)
+          f(c * grain, std::min((c + 1) * grain, count), worker);
       });
     for (std::thread& thread : running) thread.join();
   }
@@ -198,10 +202,12 @@ Layer make_layer(backend& ctx) {
 
 /// <y, dy> in double for changed inputs or parameters.
 template <class Layer>
-double objective(backend& ctx, const Layer& layer, support::layer_run<Layer>& io, typename Layer::buffers& buffers) {
+double objective(backend& ctx, const Layer& layer, support::layer_run<Layer>& io,
+                 typename Layer::buffers& buffers) {
   io.forward(ctx, layer, buffers);
   double sum = 0;
-  for (std::size_t i = 0; i < io.y.size(); ++i) sum += static_cast<double>(io.y[i]) * static_cast<double>(io.dy[i]);
+  for (std::size_t i = 0; i < io.y.size(); ++i)
+    sum += static_cast<double>(io.y[i]) * static_cast<double>(io.dy[i]);
   return sum;
 }
 
@@ -258,7 +264,8 @@ TEST_SUITE("moe/policy") {
     const auto& h = buffers.state().shared.out;
     for (index_t t = 0; t < tokens; ++t) {
       bool equal = true;
-      for (index_t i = 0; i < hidden; ++i) equal = equal && io.y[static_cast<std::size_t>(t * hidden + i)] == h(t, i);
+      for (index_t i = 0; i < hidden; ++i)
+        equal = equal && io.y[static_cast<std::size_t>(t * hidden + i)] == h(t, i);
       CHECK(equal == (t % 3 == 2));
     }
   }
@@ -282,7 +289,8 @@ TEST_SUITE("moe/policy") {
 
   TEST_CASE("a user's executor gives the bits of the library's pool") {
     const auto results = [](auto& ctx) {
-      pesc::moe_layer<usual_layer, std::remove_reference_t<decltype(ctx)>> layer(ctx, {.hidden = 130, .intermediate = 200});
+      pesc::moe_layer<usual_layer, std::remove_reference_t<decltype(ctx)>> layer(
+          ctx, {.hidden = 130, .intermediate = 200});
       support::fill_trainables(layer.parameters(), 2);
       auto buffers = layer.prepare(ctx, 90);
       support::layer_run io(layer, 90);

@@ -57,8 +57,8 @@ struct fixture {
   }
   void backward(pesc::vector_view<const float> dgate, const pesc::balance_gradient<>& balance = {}) {
     support::run_stage([&](pesc::workspace<>& ws) {
-      route_backward(ctx, router, x.read(), pesc::router_parameters<>{weight.view()}, state, dgate, balance, dx.view(),
-                     pesc::router_parameters<>{dweight.view()}, {}, ws);
+      route_backward(ctx, router, x.read(), pesc::router_parameters<>{weight.view()}, state, dgate, balance,
+                     dx.view(), pesc::router_parameters<>{dweight.view()}, {}, ws);
     });
   }
 };
@@ -66,7 +66,8 @@ struct fixture {
 template <class Router>
 reference::router_options reference_options(index_t k) {
   reference::router_options out;
-  out.kind = Router::gates.order == after ? reference::router_kind::softmax_after_top_k : reference::router_kind::softmax_before_top_k;
+  out.kind = Router::gates.order == after ? reference::router_kind::softmax_after_top_k
+                                          : reference::router_kind::softmax_before_top_k;
   out.renormalise = Router::gates.renormalize;
   out.top_k = k;
   return out;
@@ -106,8 +107,9 @@ void compare(index_t tokens, index_t experts, index_t k) {
 }  // namespace
 
 TEST_SUITE("moe/route") {
-  TEST_CASE_TEMPLATE("routing and its backward agree with the double reference for every order of gates", Router,
-                     top_k_router<2, after>, top_k_router<2, before, true>, top_k_router<2, before, false>) {
+  TEST_CASE_TEMPLATE("routing and its backward agree with the double reference for every order of gates",
+                     Router, top_k_router<2, after>, top_k_router<2, before, true>,
+                     top_k_router<2, before, false>) {
     compare<Router>(6, 5, 2);
     compare<Router>(1, 2, 2);
     compare<Router>(40, 33, 2);
@@ -177,8 +179,9 @@ TEST_SUITE("moe/route") {
       double mean = 0;
       for (index_t e = 0; e < 4; ++e) mean += p(t, e) * static_cast<double>(fractions.read()(0, e));
       for (index_t e = 0; e < 4; ++e)
-        dlogits(t, e) = p(t, e) * (static_cast<double>(0.3f) * (static_cast<double>(fractions.read()(0, e)) - mean) +
-                                   static_cast<double>(0.2f) * lse);
+        dlogits(t, e) =
+            p(t, e) * (static_cast<double>(0.3f) * (static_cast<double>(fractions.read()(0, e)) - mean) +
+                       static_cast<double>(0.2f) * lse);
     }
     reference::matrix expected = reference::transposed_product(dlogits, f.x.exact());
     add_to(expected, before_call);

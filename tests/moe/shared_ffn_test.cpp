@@ -29,7 +29,8 @@ struct fixture {
   using parameters = typename path::template parameters<pesc::host_space>;
 
   support::plain_context ctx;
-  numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3}, down{hidden, intermediate, 3, 0.3};
+  numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3},
+      down{hidden, intermediate, 3, 0.3};
   numbers gate_bias{1, intermediate, 4}, up_bias{1, intermediate, 5}, down_bias{1, hidden, 6};
   pesc::frozen_ffn<format> owned{format::info(), pesc::dense_ffn<float>{gate.view(), up.view(), down.view()}};
   frozen_type frozen = owned.view<frozen_type>();
@@ -58,7 +59,8 @@ struct fixture {
       pesc::shared_forward<float>(ctx, path{}, x.read(), frozen, p, state, shape, {}, {}, ws);
     });
     support::run_stage([&](pesc::workspace<>& ws) {
-      pesc::shared_backward<float>(ctx, path{}, x.read(), frozen, p, state, dh.read(), dx.view(), g, shape, {}, {}, ws);
+      pesc::shared_backward<float>(ctx, path{}, x.read(), frozen, p, state, dh.read(), dx.view(), g, shape,
+                                   {}, {}, ws);
     });
   }
 };
@@ -69,7 +71,8 @@ reference::activation kind_of(pesc::gelu_tanh) { return reference::activation::g
 }  // namespace
 
 TEST_SUITE("moe/shared_ffn") {
-  TEST_CASE_TEMPLATE("forward and backward with biases agree with the double reference", Act, pesc::silu, pesc::gelu_tanh) {
+  TEST_CASE_TEMPLATE("forward and backward with biases agree with the double reference", Act, pesc::silu,
+                     pesc::gelu_tanh) {
     fixture<Act> f;
     const reference::matrix dx = f.dx.exact();
     f.run();
@@ -95,7 +98,8 @@ TEST_SUITE("moe/shared_ffn") {
     again.run();
     CHECK(again.state.gate.empty());
     CHECK(again.dx.values() == kept.dx.values());
-    CHECK(std::equal(again.gradient_memory.data(), again.gradient_memory.data() + 2048, kept.gradient_memory.data()));
+    CHECK(std::equal(again.gradient_memory.data(), again.gradient_memory.data() + 2048,
+                     kept.gradient_memory.data()));
   }
 
   TEST_CASE("projections and biases of other sizes are refused by name") {

@@ -16,7 +16,8 @@ using pesc::index_t;
 
 /// \brief One thread and the plain kernels: what the logic of a stage is tested on. Instruction sets are compared in
 /// the tests of operations and of the layer.
-using plain_context = pesc::cpu::context<pesc::cpu::inline_executor, pesc::cpu::fixed_isa<pesc::cpu::isa::scalar>>;
+using plain_context =
+    pesc::cpu::context<pesc::cpu::inline_executor, pesc::cpu::fixed_isa<pesc::cpu::isa::scalar>>;
 
 /// \brief Runs `stage(ws)` to count its scratch and again to work; both must take the same.
 template <class Stage>
@@ -44,7 +45,8 @@ class numbers {
  public:
   numbers(index_t rows, index_t cols, std::uint64_t seed, double deviation = 1)
       : rows_{rows}, cols_{cols}, values_{normal_floats(rows * cols, seed, deviation)} {}
-  numbers(index_t rows, index_t cols) : rows_{rows}, cols_{cols}, values_(static_cast<std::size_t>(rows * cols)) {}
+  numbers(index_t rows, index_t cols)
+      : rows_{rows}, cols_{cols}, values_(static_cast<std::size_t>(rows * cols)) {}
 
   [[nodiscard]] pesc::matrix_view<float> view() { return {values_.data(), rows_, cols_}; }
   [[nodiscard]] pesc::matrix_view<const float> view() const { return {values_.data(), rows_, cols_}; }

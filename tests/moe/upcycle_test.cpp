@@ -24,15 +24,16 @@ struct config : pesc::moe_dynamic<> {
 };
 
 struct dense_weights {
-  support::numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3}, down{hidden, intermediate, 3, 0.3};
+  support::numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3},
+      down{hidden, intermediate, 3, 0.3};
   [[nodiscard]] pesc::dense_ffn<float> view() const { return {gate.view(), up.view(), down.view()}; }
 };
 
 }  // namespace
 
 TEST_SUITE("moe/upcycle") {
-  TEST_CASE_TEMPLATE("an upcycled layer computes exactly what its dense network computes", Weight, pesc::nf4<64, pesc::double_quant<>>,
-                     pesc::fp4<32>, pesc::unquantized<float>) {
+  TEST_CASE_TEMPLATE("an upcycled layer computes exactly what its dense network computes", Weight,
+                     pesc::nf4<64, pesc::double_quant<>>, pesc::fp4<32>, pesc::unquantized<float>) {
     backend ctx;
     const dense_weights weights;
     using layer_type = pesc::moe_layer<config<Weight>, backend>;
@@ -41,17 +42,22 @@ TEST_SUITE("moe/upcycle") {
     support::layer_run io(layer, tokens);
     io.forward(ctx, layer, buffers, {.training = true});
 
-    const pesc::dense_layer<config<Weight>, backend> dense(layer.shape(), layer.weights(), layer.parameters().shared, layer.options());
+    const pesc::dense_layer<config<Weight>, backend> dense(layer.shape(), layer.weights(),
+                                                           layer.parameters().shared, layer.options());
     pesc::buffer<std::byte> memory;
     auto state = support::keep(memory, [&](pesc::workspace<>& ws) { return dense.carve_state(ws, tokens); });
     std::vector<float> y(io.y.size());
-    support::run_stage([&](pesc::workspace<>& ws) { dense.forward(ctx, io.rows(std::as_const(io.x)), io.rows(y), state, {}, ws); });
+    support::run_stage([&](pesc::workspace<>& ws) {
+      dense.forward(ctx, io.rows(std::as_const(io.x)), io.rows(y), state, {}, ws);
+    });
     CHECK(io.y == y);
 
     // Its first gradients move the matrices that close a path, and nothing else of the experts.
     io.backward(ctx, layer, buffers);
     const auto& g = io.gradients.views();
-    const auto is_zero = [](pesc::batch_view<float> m) { return std::all_of(m.data, m.data + m.size(), [](float v) { return v == 0.0f; }); };
+    const auto is_zero = [](pesc::batch_view<float> m) {
+      return std::all_of(m.data, m.data + m.size(), [](float v) { return v == 0.0f; });
+    };
     CHECK(is_zero(g.experts.down));
     CHECK(is_zero(pesc::as_batch(g.router.weight)));
     CHECK_FALSE(is_zero(g.experts.up));

@@ -20,7 +20,8 @@ struct sizes {
   float dropout;
 };
 
-constexpr sizes all_sizes[] = {{1, 8, 8, 0, false, 0}, {5, 70, 33, 3, true, 0}, {17, 33, 130, 9, false, 0.3f}, {0, 16, 16, 2, true, 0}};
+constexpr sizes all_sizes[] = {
+    {1, 8, 8, 0, false, 0}, {5, 70, 33, 3, true, 0}, {17, 33, 130, 9, false, 0.3f}, {0, 16, 16, 2, true, 0}};
 
 template <class Stage>
 void run(const Stage& stage) {
@@ -41,7 +42,8 @@ void compare(pesc::cpu_backend& ctx, const sizes& s, double tolerance) {
   CAPTURE(s.tokens);
   CAPTURE(s.in);
   const auto weight = support::normal_floats(s.out * s.in, 1, 0.2);
-  const auto packed = pesc::pack(pesc::quantize<Format>(pesc::matrix_view<const float>(weight.data(), s.out, s.in)));
+  const auto packed =
+      pesc::pack(pesc::quantize<Format>(pesc::matrix_view<const float>(weight.data(), s.out, s.in)));
   const auto bias = support::normal_floats(s.out, 2);
   pesc::frozen_linear<Format> layer{packed.view(), {}};
   if (s.bias) layer.bias = std::span(bias);
@@ -67,19 +69,23 @@ void compare(pesc::cpu_backend& ctx, const sizes& s, double tolerance) {
   std::vector<float> xa(static_cast<std::size_t>(s.tokens * s.rank + 1));
   const pesc::linear_state<> state{{xa.data(), s.tokens, s.rank}};
   run([&](pesc::workspace<>& ws) {
-    pesc::linear_forward<Compute>(ctx, x_rows, layer, p, call, pesc::matrix_view<float>(y.data(), s.tokens, s.out), state, ws);
+    pesc::linear_forward<Compute>(ctx, x_rows, layer, p, call,
+                                  pesc::matrix_view<float>(y.data(), s.tokens, s.out), state, ws);
   });
   const auto backward = [&](bool accumulate) {
     run([&](pesc::workspace<>& ws) {
-      pesc::linear_backward<Compute>(ctx, x_rows, layer, p, call, dy_rows, pesc::matrix_view<float>(dx.data(), s.tokens, s.in),
-                                     accumulate, g, state, ws);
+      pesc::linear_backward<Compute>(ctx, x_rows, layer, p, call, dy_rows,
+                                     pesc::matrix_view<float>(dx.data(), s.tokens, s.in), accumulate, g,
+                                     state, ws);
     });
   };
   backward(true);
 
-  const auto mask = s.dropout > 0 ? support::dropout_factors(call.stream, s.tokens, s.in, s.dropout) : reference::matrix{};
+  const auto mask =
+      s.dropout > 0 ? support::dropout_factors(call.stream, s.tokens, s.in, s.dropout) : reference::matrix{};
   const auto exact = support::to_reference(layer, p, 0.5, mask);
-  const auto expected = reference::linear_backward(exact, to_double(x, s.tokens, s.in), to_double(dy, s.tokens, s.out));
+  const auto expected =
+      reference::linear_backward(exact, to_double(x, s.tokens, s.in), to_double(dy, s.tokens, s.out));
   CHECK(support::near(y, reference::linear_forward(exact, to_double(x, s.tokens, s.in)).values, tolerance));
   reference::matrix added = expected.dx;
   add_to(added, to_double(start, s.tokens, s.in));

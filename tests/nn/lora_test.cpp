@@ -36,7 +36,8 @@ TEST_SUITE("nn/lora") {
     CHECK(some.p.a.cols == 7);
     CHECK(some.p.b.rows == 5);
     std::vector<std::string> names;
-    some.p.for_each("up_proj.", [&](const std::string& name, pesc::batch_view<float>) { names.push_back(name); });
+    some.p.for_each("up_proj.",
+                    [&](const std::string& name, pesc::batch_view<float>) { names.push_back(name); });
     CHECK(names == std::vector<std::string>{"up_proj.lora_A", "up_proj.lora_B"});
 
     const pair none(0, 7, 5);
@@ -65,10 +66,12 @@ TEST_SUITE("nn/lora") {
     for (index_t i = 0; i < 5; ++i)
       for (index_t j = 0; j < 7; ++j)
         for (index_t r = 0; r < 3; ++r)
-          expected[static_cast<std::size_t>(i * 7 + j)] += 0.5 * static_cast<double>(l.p.b(i, r)) * static_cast<double>(l.p.a(r, j));
+          expected[static_cast<std::size_t>(i * 7 + j)] +=
+              0.5 * static_cast<double>(l.p.b(i, r)) * static_cast<double>(l.p.a(r, j));
     pesc::merge(l.p, 0.5f, {weight.data(), 5, 7});
     CHECK(support::near(weight, expected, 1e-6));
-    CHECK(support::message_of<pesc::shape_error>([&] { pesc::merge(l.p, 1.0f, {weight.data(), 7, 5}); }) ==
-          "merge a low-rank update of 5 x 7 into a weight of 7 x 5");
+    CHECK(support::message_of<pesc::shape_error>([&] {
+            pesc::merge(l.p, 1.0f, {weight.data(), 7, 5});
+          }) == "merge a low-rank update of 5 x 7 into a weight of 7 x 5");
   }
 }

@@ -10,7 +10,14 @@ cmake_minimum_required(VERSION 3.25)
 set(tested_elsewhere
   core/macros.hpp=odr/crossing.cpp
   moe/backend.hpp=moe/layer_test.cpp
+  model/attention_block.hpp=model/llama_test.cpp
+  model/llama_shape.hpp=model/llama_test.cpp
+  model/weights.hpp=model/llama_test.cpp
   moe/routing_types.hpp=moe/route_test.cpp
+  train/evaluate.hpp=train/trainer_test.cpp
+  train/line_reader.hpp=train/records_test.cpp
+  train/record_fields.hpp=train/records_test.cpp
+  train/svg.hpp=train/report_test.cpp
 )
 
 file(GLOB files RELATIVE ${ROOT}/include/pesc ${ROOT}/include/pesc/*/*.hpp)

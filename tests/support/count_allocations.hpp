@@ -8,13 +8,18 @@
 #include <cerrno>
 #include <cstddef>
 
+// The intrinsics of clang declare one of the functions once more, which must come before the definition.
+#if __has_include(<mm_malloc.h>)
+#include <mm_malloc.h>
+#endif
+
 #if defined(__has_feature)
 #define SUPPORT_HAS_FEATURE(name) __has_feature(name)
 #else
 #define SUPPORT_HAS_FEATURE(name) 0
 #endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || SUPPORT_HAS_FEATURE(address_sanitizer) || \
-    SUPPORT_HAS_FEATURE(thread_sanitizer)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
+    SUPPORT_HAS_FEATURE(address_sanitizer) || SUPPORT_HAS_FEATURE(thread_sanitizer)
 #define SUPPORT_SANITIZED 1
 #else
 #define SUPPORT_SANITIZED 0
@@ -27,7 +32,8 @@ inline std::atomic<bool> counting_allocations{false};
 inline std::atomic<long> allocations{0};
 
 inline void note_allocation() {
-  if (counting_allocations.load(std::memory_order_relaxed)) allocations.fetch_add(1, std::memory_order_relaxed);
+  if (counting_allocations.load(std::memory_order_relaxed))
+    allocations.fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace detail
@@ -59,11 +65,13 @@ long allocations_of(Action&& action) {
 #if SUPPORT_SANITIZED
 
 // The sanitizer owns the allocator and calls us.
-extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*, std::size_t),
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*,
+                                                                             std::size_t),
                                                          void (*free_hook)(const volatile void*));
 namespace {
 [[maybe_unused]] const int installed_allocation_hooks = __sanitizer_install_malloc_and_free_hooks(
-    [](const volatile void*, std::size_t) { support::detail::note_allocation(); }, [](const volatile void*) {});
+    [](const volatile void*, std::size_t) { support::detail::note_allocation(); },
+    [](const volatile void*) {});
 }  // namespace
 
 #else

@@ -15,7 +15,8 @@
 #include "pesc/quant/unquantized.hpp"
 #include "support/random.hpp"
 
-// Products of the CPU backend against sums in double; the same checks serve real and emulated instruction sets.
+// Products of the CPU backend against sums in double; the same checks serve real and emulated instruction
+// sets.
 
 namespace support {
 
@@ -28,7 +29,9 @@ struct padded_matrix {
   std::vector<float> values;
 
   padded_matrix(index_t row_count, index_t col_count, std::uint64_t seed)
-      : rows{row_count}, cols{col_count}, stride{col_count + 3},
+      : rows{row_count},
+        cols{col_count},
+        stride{col_count + 3},
         values(uniform_floats(row_count * (col_count + 3) + 8, seed)) {}
 
   pesc::matrix_view<float> view() { return {values.data() + 1, rows, cols, stride}; }
@@ -73,10 +76,11 @@ class error_meter {
   double worst_ = 0;
 };
 
-inline constexpr double float_rounding = 4e-7;  ///< of the sum of magnitudes; random signs make it far less
+inline constexpr double float_rounding = 4e-7;   ///< of the sum of magnitudes; random signs make it far less
 inline constexpr double bf16_rounding = 2.4e-3;  ///< weights rounded to 8 bits
 
-inline void check_matmul(isa level, index_t m, index_t n, index_t k, const pesc::cpu::matmul_options& options) {
+inline void check_matmul(isa level, index_t m, index_t n, index_t k,
+                         const pesc::cpu::matmul_options& options) {
   CAPTURE(pesc::cpu::name_of(level));
   CAPTURE(m);
   CAPTURE(n);
@@ -101,7 +105,8 @@ inline void check_matmul(isa level, index_t m, index_t n, index_t k, const pesc:
       }
       const double old = options.accumulate ? static_cast<double>(before.view()(i, j)) : 0.0;
       const double alpha = static_cast<double>(options.alpha);
-      errors.add(static_cast<double>(y.view()(i, j)), old + alpha * sum, std::fabs(old) + std::fabs(alpha) * magnitude);
+      errors.add(static_cast<double>(y.view()(i, j)), old + alpha * sum,
+                 std::fabs(old) + std::fabs(alpha) * magnitude);
     }
   CHECK(errors.worst() <= 1.0);
   CHECK(y.same_outside(before));
@@ -115,7 +120,8 @@ struct frozen_case {
 
   frozen_case(const pesc::format_info& info, index_t rows, index_t cols) {
     const std::vector<float> weights = normal_floats(rows * cols, 5);
-    stored = pesc::quantize<pesc::any_format>(info, pesc::matrix_view<const float>(weights.data(), rows, cols));
+    stored =
+        pesc::quantize<pesc::any_format>(info, pesc::matrix_view<const float>(weights.data(), rows, cols));
     packed = pesc::pack(stored);
     values.resize(weights.size());
     pesc::dequantize(stored.view(), pesc::matrix_view<float>(values.data(), rows, cols));
@@ -148,12 +154,15 @@ inline padded_matrix frozen_product(isa level, const frozen_case& w, const padde
   padded_matrix y(x.rows, options.transpose ? w.packed.cols() : w.packed.rows(), 3);
   const padded_matrix before = y;
   pesc::cpu::context<> ctx(threads, pesc::cpu::runtime_isa{level});
-  run_counted([&](pesc::workspace<>& ws) { quantized_matmul(ctx, x.view(), w.packed.view(), y.view(), options, ws); });
+  run_counted([&](pesc::workspace<>& ws) {
+    quantized_matmul(ctx, x.view(), w.packed.view(), y.view(), options, ws);
+  });
   CHECK(y.same_outside(before));
   return y;
 }
 
-inline void check_frozen(isa level, const frozen_case& w, index_t m, const pesc::cpu::quantized_options& options) {
+inline void check_frozen(isa level, const frozen_case& w, index_t m,
+                         const pesc::cpu::quantized_options& options) {
   const index_t rows = w.packed.rows(), cols = w.packed.cols();
   const index_t k = options.transpose ? rows : cols;
   CAPTURE(pesc::cpu::name_of(level));
@@ -173,7 +182,8 @@ inline void check_frozen(isa level, const frozen_case& w, index_t m, const pesc:
       for (index_t q = 0; q < k; ++q) {
         const float exact = x.view()(i, q);
         const float left = options.round_bf16 ? pesc::to_float(pesc::to_bf16(exact)) : exact;
-        const float right = w.values[static_cast<std::size_t>(options.transpose ? q * cols + j : j * cols + q)];
+        const float right =
+            w.values[static_cast<std::size_t>(options.transpose ? q * cols + j : j * cols + q)];
         sum += static_cast<double>(left) * static_cast<double>(right);
         magnitude += std::fabs(static_cast<double>(left) * static_cast<double>(right));
       }

@@ -38,12 +38,15 @@ struct layer_run {
         dx(x.size(), -1.0f),
         gradients(layer.make_gradients()) {}
 
-  [[nodiscard]] pesc::matrix_view<float> rows(std::vector<float>& list) const { return {list.data(), tokens, hidden}; }
+  [[nodiscard]] pesc::matrix_view<float> rows(std::vector<float>& list) const {
+    return {list.data(), tokens, hidden};
+  }
   [[nodiscard]] pesc::matrix_view<const float> rows(const std::vector<float>& list) const {
     return {list.data(), tokens, hidden};
   }
 
-  void forward(typename Layer::backend& ctx, const Layer& layer, typename Layer::buffers& b, const pesc::moe_run& run = {}) {
+  void forward(typename Layer::backend& ctx, const Layer& layer, typename Layer::buffers& b,
+               const pesc::moe_run& run = {}) {
     layer.forward(ctx, rows(std::as_const(x)), rows(y), b, run);
   }
   void backward(typename Layer::backend& ctx, const Layer& layer, typename Layer::buffers& b,

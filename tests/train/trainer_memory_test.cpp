@@ -19,7 +19,12 @@ using pesc::index_t;
 using backend = pesc::cpu_backend;
 using model_type = pesc::llama<pesc::moe_layer<pesc::moe_dynamic<>, backend>>;
 
-constexpr pesc::llama_shape shape{.vocabulary = 23, .hidden = 24, .intermediate = 20, .layers = 2, .heads = 4, .kv_heads = 2,
+constexpr pesc::llama_shape shape{.vocabulary = 23,
+                                  .hidden = 24,
+                                  .intermediate = 20,
+                                  .layers = 2,
+                                  .heads = 4,
+                                  .kv_heads = 2,
                                   .head_dim = 6};
 constexpr pesc::moe_shape experts{24, 20, 4, 2, 4, 4};
 
@@ -41,7 +46,8 @@ pesc::token_records records() {
 
 /// Two micro-batches a step, of several sequences each.
 struct run {
-  pesc::model_weights<pesc::any_format> weights = support::random_model(shape, pesc::nf4<>::info(), 3, true, false);
+  pesc::model_weights<pesc::any_format> weights =
+      support::random_model(shape, pesc::nf4<>::info(), 3, true, false);
   pesc::buffer<float> arena{model_type::parameter_count(shape, experts)};
   backend ctx;
   model_type model;
@@ -72,7 +78,9 @@ struct run {
 }  // namespace
 
 TEST_SUITE("train/trainer_memory") {
-  TEST_CASE("a training step does not allocate, on any instruction set, with and without computing the network again") {
+  TEST_CASE(
+      "a training step does not allocate, on any instruction set, with and without computing the network "
+      "again") {
     for (const auto level : support::host_isas())
       for (const auto layout : {pesc::batch_layout::pad, pesc::batch_layout::pack})
         for (const bool recompute : {false, true}) {
@@ -109,7 +117,8 @@ TEST_SUITE("train/trainer_memory") {
     }
   }
 
-  TEST_CASE("a decoder does not allocate for a prompt or a token, and its logits do not depend on the threads") {
+  TEST_CASE(
+      "a decoder does not allocate for a prompt or a token, and its logits do not depend on the threads") {
     for (const auto level : support::host_isas()) {
       CAPTURE(std::string(pesc::cpu::name_of(level)));
       std::vector<float> expected;

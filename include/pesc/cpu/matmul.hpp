@@ -25,8 +25,8 @@ inline dense_tile whole_product(matrix_view<const float> a, bool transpose_a, ma
   PESC_ASSERT(y.rows == (transpose_a ? a.cols : a.rows));
   PESC_ASSERT(y.cols == (transpose_b ? b.rows : b.cols));
   PESC_ASSERT(k == (transpose_b ? b.cols : b.rows));
-  return {a.data, a.stride, transpose_a, b.data, b.stride, transpose_b, y.data, y.stride, y.rows, y.cols, k, alpha,
-          accumulate};
+  return {a.data,   a.stride, transpose_a, b.data, b.stride, transpose_b, y.data,
+          y.stride, y.rows,   y.cols,      k,      alpha,    accumulate};
 }
 
 }  // namespace detail
@@ -55,7 +55,8 @@ void matmul(context<E, I>& ctx, matrix_view<const float> a, matrix_view<const fl
 /// \param offsets  first row of each group and the end of the last, ascending; not read when `ws` only counts
 template <Executor E, IsaPolicy I>
 void grouped_matmul(context<E, I>& ctx, vector_view<const std::int32_t> offsets, matrix_view<const float> a,
-                    batch_view<const float> b, matrix_view<float> y, const matmul_options& options, workspace<>& ws) {
+                    batch_view<const float> b, matrix_view<float> y, const matmul_options& options,
+                    workspace<>& ws) {
   PESC_ASSERT(!options.transpose_a);
   const workspace<>::scope scope(ws);
   detail::with_kernels(ctx.isa_policy(), [&](auto kernels) {
@@ -97,8 +98,8 @@ void grouped_outer(context<E, I>& ctx, vector_view<const std::int32_t> offsets, 
         const index_t g = i / grid.count();
         const index_t rows = offsets[g + 1] - offsets[g];
         if (rows == 0) continue;
-        const detail::dense_tile whole = detail::whole_product(a.row_range(offsets[g], rows), true,
-                                                               b.row_range(offsets[g], rows), false, y[g], alpha, true);
+        const detail::dense_tile whole = detail::whole_product(
+            a.row_range(offsets[g], rows), true, b.row_range(offsets[g], rows), false, y[g], alpha, true);
         kernel::multiply_dense(grid.tile(whole, i % grid.count()), scratch + worker * kernel::dense_scratch);
       }
     });

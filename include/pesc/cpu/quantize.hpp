@@ -17,7 +17,8 @@ namespace detail {
 
 /// \brief Row `r` of a matrix in the order of checkpoints.
 template <class Kernels, Scalar T>
-void dequantize_row(Kernels, const frozen_weight& w, const scale_tensors<host_space>& scales, index_t r, T* out) {
+void dequantize_row(Kernels, const frozen_weight& w, const scale_tensors<host_space>& scales, index_t r,
+                    T* out) {
   const panel_layout& layout = w.layout;
   const index_t begin = r * layout.cols;
   const index_t end = begin + layout.cols;
@@ -28,7 +29,8 @@ void dequantize_row(Kernels, const frozen_weight& w, const scale_tensors<host_sp
       return Kernels::convert_run(reinterpret_cast<const bf16*>(w.bytes) + begin, out, layout.cols);
     case element_kind::f16:
       return Kernels::convert_run(reinterpret_cast<const f16*>(w.bytes) + begin, out, layout.cols);
-    case element_kind::code4: break;
+    case element_kind::code4:
+      break;
   }
   for (index_t i = begin; i < end;) {
     const index_t block = i / layout.block;
@@ -40,16 +42,19 @@ void dequantize_row(Kernels, const frozen_weight& w, const scale_tensors<host_sp
 
 }  // namespace detail
 
-/// \brief Writes all weights as `T`, each one product in float rounded once; the same bits on every instruction set.
+/// \brief Writes all weights as `T`, each one product in float rounded once; the same bits on every
+/// instruction set.
 template <Executor E, IsaPolicy I, QuantFormat Format, Scalar T>
 void dequantize(context<E, I>& ctx, const quantized_view<Format, row_blocks>& weight, matrix_view<T> out) {
   PESC_ASSERT(out.rows == weight.rows && out.cols == weight.cols);
   if (weight.empty()) return;
   const detail::frozen_weight w(weight);
   detail::with_kernels(ctx.isa_policy(), [&](auto kernels) {
-    ctx.executor().parallel_for(weight.rows, ceil_div(index_t{16384}, weight.cols), [&](index_t begin, index_t end, int) {
-      for (index_t r = begin; r < end; ++r) detail::dequantize_row(kernels, w, weight.scales, r, out.row(r));
-    });
+    ctx.executor().parallel_for(weight.rows, ceil_div(index_t{16384}, weight.cols),
+                                [&](index_t begin, index_t end, int) {
+                                  for (index_t r = begin; r < end; ++r)
+                                    detail::dequantize_row(kernels, w, weight.scales, r, out.row(r));
+                                });
   });
 }
 
@@ -96,8 +101,8 @@ inline constexpr index_t longest_block = 4096;
 
 /// \brief Codes and scales of all blocks; false where a weight is not finite.
 template <Executor E, IsaPolicy I, Scalar T>
-bool quantize_all_blocks(context<E, I>& ctx, const format_info& info, matrix_view<const T> weight, std::uint8_t* codes,
-                         float* absmax) {
+bool quantize_all_blocks(context<E, I>& ctx, const format_info& info, matrix_view<const T> weight,
+                         std::uint8_t* codes, float* absmax) {
   std::atomic<bool> finite{true};
   const index_t n = weight.size();
   with_kernels(ctx.isa_policy(), [&](auto kernels) {
@@ -107,8 +112,8 @@ bool quantize_all_blocks(context<E, I>& ctx, const format_info& info, matrix_vie
       T copy[longest_block];
       const index_t whole = std::min(last, n / info.block);
       if (weight.stride == weight.cols)
-        kernel::quantize_whole_blocks(info, weight.data + first * info.block, whole - first, codes + first * info.block / 2,
-                                      absmax + first);
+        kernel::quantize_whole_blocks(info, weight.data + first * info.block, whole - first,
+                                      codes + first * info.block / 2, absmax + first);
       else
         for (index_t b = first; b < whole; ++b)
           kernel::quantize_whole_blocks(info, flat_range(weight, b * info.block, info.block, copy), 1,
@@ -132,9 +137,11 @@ template <Executor E, IsaPolicy I, Scalar S, Scalar T>
 void store_numbers(context<E, I>& ctx, matrix_view<const S> weight, T* out) {
   with_kernels(ctx.isa_policy(), [&](auto kernels) {
     using kernel = decltype(kernels);
-    ctx.executor().parallel_for(weight.rows, ceil_div(index_t{16384}, weight.cols), [&](index_t begin, index_t end, int) {
-      for (index_t r = begin; r < end; ++r) kernel::convert_run(weight.row(r), out + r * weight.cols, weight.cols);
-    });
+    ctx.executor().parallel_for(weight.rows, ceil_div(index_t{16384}, weight.cols),
+                                [&](index_t begin, index_t end, int) {
+                                  for (index_t r = begin; r < end; ++r)
+                                    kernel::convert_run(weight.row(r), out + r * weight.cols, weight.cols);
+                                });
   });
 }
 
@@ -148,14 +155,17 @@ void store_numbers(context<E, I>& ctx, matrix_view<const S> weight, T* out) {
 template <Executor E, IsaPolicy I, QuantFormat Format, Scalar T>
 void quantize(context<E, I>& ctx, const format_info& info, matrix_view<const T> weight,
               quantized_matrix<Format, row_blocks>& out) {
-  PESC_EXPECTS(out.rows() == weight.rows && out.cols() == weight.cols && out.format() == info, "quantise ", weight.rows,
-               " x ", weight.cols, " to ", info.name, " into a matrix of ", out.rows(), " x ", out.cols(), " of ",
-               out.format().name);
+  PESC_EXPECTS(out.rows() == weight.rows && out.cols() == weight.cols && out.format() == info, "quantise ",
+               weight.rows, " x ", weight.cols, " to ", info.name, " into a matrix of ", out.rows(), " x ",
+               out.cols(), " of ", out.format().name);
   if (weight.empty()) return;
   std::uint8_t* codes = out.codes().data;
-  if (info.element == element_kind::f32) return detail::store_numbers(ctx, weight, reinterpret_cast<float*>(codes));
-  if (info.element == element_kind::bf16) return detail::store_numbers(ctx, weight, reinterpret_cast<bf16*>(codes));
-  if (info.element == element_kind::f16) return detail::store_numbers(ctx, weight, reinterpret_cast<f16*>(codes));
+  if (info.element == element_kind::f32)
+    return detail::store_numbers(ctx, weight, reinterpret_cast<float*>(codes));
+  if (info.element == element_kind::bf16)
+    return detail::store_numbers(ctx, weight, reinterpret_cast<bf16*>(codes));
+  if (info.element == element_kind::f16)
+    return detail::store_numbers(ctx, weight, reinterpret_cast<f16*>(codes));
   if (info.block > detail::longest_block || info.block % 32 != 0) {
     out = pesc::quantize<Format>(info, weight);
     return;
@@ -165,7 +175,8 @@ void quantize(context<E, I>& ctx, const format_info& info, matrix_view<const T> 
   float* absmax = info.scales == scale_kind::double_quant ? scales.data() : out.absmax().data;
   if (!detail::quantize_all_blocks(ctx, info, weight, codes, absmax))
     pesc::detail::raise<numeric_error>(pesc::detail::concat("weight ", detail::first_not_finite(weight),
-                                                            " is not finite and cannot be quantised to ", info.name));
+                                                            " is not finite and cannot be quantised to ",
+                                                            info.name));
   if (info.scales == scale_kind::plain) return;
   std::copy(dynamic_map().begin(), dynamic_map().end(), out.map().begin());
   out.offset() = mean_scale(absmax, blocks);

@@ -14,15 +14,16 @@ inline namespace PESC_CPU_ABI {
 struct quantized_options {
   bool transpose = false;   ///< x W instead of x Wᵀ
   bool accumulate = false;  ///< add to y instead of overwriting it
-  bool round_bf16 = false;  ///< round activations to bfloat16; faster where the processor multiplies that type
+  bool round_bf16 =
+      false;  ///< round activations to bfloat16; faster where the processor multiplies that type
 };
 
 namespace detail {
 
 /// \brief The product for every format; `w.bytes` may be null while `ws` counts.
 template <Executor E, IsaPolicy I>
-void multiply_frozen(context<E, I>& ctx, matrix_view<const float> x, const frozen_weight& w, matrix_view<float> y,
-                     const quantized_options& options, workspace<>& ws) {
+void multiply_frozen(context<E, I>& ctx, matrix_view<const float> x, const frozen_weight& w,
+                     matrix_view<float> y, const quantized_options& options, workspace<>& ws) {
   const workspace<>::scope scope(ws);
   with_kernels(ctx.isa_policy(), [&](auto kernels) {
     using kernel = decltype(kernels);

@@ -47,8 +47,12 @@ inline constexpr index_t width = 8;
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 /// \brief The first `n` (at most `width`) lanes, zeros in the others.
-[[gnu::always_inline]] inline vec load_n(const float* p, index_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
-[[gnu::always_inline]] inline void store_n(float* p, vec x, index_t n) { _mm256_maskstore_ps(p, first_lanes(n), x); }
+[[gnu::always_inline]] inline vec load_n(const float* p, index_t n) {
+  return _mm256_maskload_ps(p, first_lanes(n));
+}
+[[gnu::always_inline]] inline void store_n(float* p, vec x, index_t n) {
+  _mm256_maskstore_ps(p, first_lanes(n), x);
+}
 
 [[gnu::always_inline]] inline vec add(vec a, vec b) { return _mm256_add_ps(a, b); }
 [[gnu::always_inline]] inline vec sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
@@ -71,7 +75,8 @@ inline constexpr index_t width = 8;
 }
 /// \brief 2^n for whole n in [-126, 127].
 [[gnu::always_inline]] inline vec exp2_int(vec n) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
 [[gnu::always_inline]] inline mask less(vec a, vec b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 [[gnu::always_inline]] inline vec select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, m); }
@@ -96,7 +101,8 @@ inline constexpr index_t width = 8;
   return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
 }
 [[gnu::always_inline]] inline vec round_to_bf16(vec x) {
-  return _mm256_castsi256_ps(_mm256_and_si256(bf16_bits(x), _mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(bf16_bits(x), _mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
 }
 
 /// \brief `width` stored numbers as floats, the bits of `to_float`.
@@ -128,7 +134,8 @@ template <Scalar T>
   } else if constexpr (std::is_same_v<T, bf16>) {
     const __m256i high = _mm256_srli_epi32(bf16_bits(x), 16);
     const __m256i packed = _mm256_packus_epi32(high, high);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
   } else {
     const __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f));
     const __m256 quiet = _mm256_or_ps(sign, _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000)));
@@ -164,6 +171,8 @@ inline constexpr index_t fused_transposed_tokens = 2;
 inline constexpr index_t fused_limit = 3;
 inline constexpr index_t fused_transposed_limit = 2;
 
+// The order matters: each file uses the ones above it.
+// clang-format off
 #include "pesc/cpu/detail/avx2_decode.inl"
 #include "pesc/cpu/detail/matmul.inl"
 #include "pesc/cpu/detail/nf4.inl"
@@ -172,6 +181,7 @@ inline constexpr index_t fused_transposed_limit = 2;
 #include "pesc/cpu/detail/fused_transposed.inl"
 #include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
+// clang-format on
 
 struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {
   static constexpr isa level = isa::avx2;

@@ -45,8 +45,12 @@ inline constexpr index_t width = 16;
   return static_cast<mask>(n >= width ? 0xFFFFu : (1u << n) - 1u);
 }
 /// \brief The first `n` (at most `width`) lanes, zeros in the others.
-[[gnu::always_inline]] inline vec load_n(const float* p, index_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
-[[gnu::always_inline]] inline void store_n(float* p, vec x, index_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), x); }
+[[gnu::always_inline]] inline vec load_n(const float* p, index_t n) {
+  return _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+[[gnu::always_inline]] inline void store_n(float* p, vec x, index_t n) {
+  _mm512_mask_storeu_ps(p, first_lanes(n), x);
+}
 
 [[gnu::always_inline]] inline vec add(vec a, vec b) { return _mm512_add_ps(a, b); }
 [[gnu::always_inline]] inline vec sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
@@ -73,7 +77,8 @@ inline constexpr index_t width = 16;
 }
 /// \brief 2^n for whole n in [-126, 127].
 [[gnu::always_inline]] inline vec exp2_int(vec n) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
 [[gnu::always_inline]] inline mask less(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 [[gnu::always_inline]] inline vec select(mask m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
@@ -103,7 +108,8 @@ inline constexpr index_t width = 16;
   return _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, quiet);
 }
 [[gnu::always_inline]] inline vec round_to_bf16(vec x) {
-  return _mm512_castsi512_ps(_mm512_and_si512(bf16_bits(x), _mm512_set1_epi32(static_cast<int>(0xFFFF0000u))));
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(bf16_bits(x), _mm512_set1_epi32(static_cast<int>(0xFFFF0000u))));
 }
 
 /// \brief `width` stored numbers as floats, the bits of `to_float`.
@@ -136,9 +142,11 @@ template <Scalar T>
     const __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_bits(x), 16));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
   } else {
-    const __m512i sign = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(static_cast<int>(0x80000000u)));
+    const __m512i sign =
+        _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(static_cast<int>(0x80000000u)));
     const __m512i quiet = _mm512_or_si512(sign, _mm512_set1_epi32(0x7FC00000));
-    const vec value = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x, _mm512_castsi512_ps(quiet));
+    const vec value =
+        _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x, _mm512_castsi512_ps(quiet));
     const __m256i half = _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
   }
@@ -178,6 +186,8 @@ inline constexpr index_t fused_transposed_tokens = 2;
 inline constexpr index_t fused_limit = 256;
 inline constexpr index_t fused_transposed_limit = 6;
 
+// The order matters: each file uses the ones above it.
+// clang-format off
 #include "pesc/cpu/detail/avx512_decode.inl"
 #include "pesc/cpu/detail/matmul.inl"
 #include "pesc/cpu/detail/nf4.inl"
@@ -187,6 +197,7 @@ inline constexpr index_t fused_transposed_limit = 6;
 #include "pesc/cpu/detail/fused_transposed.inl"
 #include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
+// clang-format on
 
 struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {
   static constexpr isa level = isa::avx512;

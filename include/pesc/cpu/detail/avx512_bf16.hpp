@@ -3,7 +3,8 @@
 
 #include "pesc/cpu/detail/avx512.hpp"
 
-// Products of bf16 pairs: two columns, or two rows for x W, in each 32-bit lane. All else is that of avx512.hpp.
+// Products of bf16 pairs: two columns, or two rows for x W, in each 32-bit lane. All else is that of
+// avx512.hpp.
 
 PESC_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")
 
@@ -21,10 +22,13 @@ namespace simd = avx512::simd;
 inline constexpr index_t block_rows = 12;
 inline constexpr index_t fused_tokens = 4;
 
+// The order matters: each file uses the ones above it.
+// clang-format off
 #include "pesc/cpu/detail/matmul.inl"
 #include "pesc/cpu/detail/bf16_pairs.inl"
 #include "pesc/cpu/detail/fused_registers.inl"
 #include "pesc/cpu/detail/fused.inl"
+// clang-format on
 
 struct kernels : avx512::kernels {
   static constexpr isa level = isa::avx512_bf16;
@@ -42,8 +46,8 @@ struct kernels : avx512::kernels {
     return p;
   }
 
-  static inline void pack_tokens(const frozen_plan& p, matrix_view<const float> x, index_t k_padded, index_t b,
-                                 float* packed) {
+  static inline void pack_tokens(const frozen_plan& p, matrix_view<const float> x, index_t k_padded,
+                                 index_t b, float* packed) {
     if (p.path != frozen_path::fused_bf16 && p.path != frozen_path::tile_bf16) {
       avx512::kernels::pack_tokens(p, x, k_padded, b, packed);
       return;
@@ -52,11 +56,11 @@ struct kernels : avx512::kernels {
                p.path == frozen_path::fused_bf16, packed + p.blocks.begin(b) * k_padded / 2);
   }
 
-  static inline void multiply_frozen(const frozen_plan& p, const frozen_weight& w, index_t slab, const float* packed,
-                                     const frozen_result& y, float* scratch) {
+  static inline void multiply_frozen(const frozen_plan& p, const frozen_weight& w, index_t slab,
+                                     const float* packed, const frozen_result& y, float* scratch) {
     if (p.path == frozen_path::fused_bf16)
-      fused_panel_all<fused_pairs>(w, slab, reinterpret_cast<const std::uint32_t*>(packed), w.layout.cell_count() * 32,
-                                   p.blocks, y);
+      fused_panel_all<fused_pairs>(w, slab, reinterpret_cast<const std::uint32_t*>(packed),
+                                   w.layout.cell_count() * 32, p.blocks, y);
     else if (p.path == frozen_path::tile_bf16)
       multiply_pair_tiles(p, w, slab, reinterpret_cast<const std::uint32_t*>(packed), y, scratch);
     else
@@ -64,10 +68,12 @@ struct kernels : avx512::kernels {
   }
 
  private:
-  static constexpr index_t few_transposed = 4;  ///< tokens up to which decoding to floats in registers is the faster
+  static constexpr index_t few_transposed =
+      4;  ///< tokens up to which decoding to floats in registers is the faster
 
   static inline void multiply_pair_tiles(const frozen_plan& p, const frozen_weight& w, index_t slab,
-                                         const std::uint32_t* packed, const frozen_result& y, float* scratch) {
+                                         const std::uint32_t* packed, const frozen_result& y,
+                                         float* scratch) {
     const avx512::code_table table(w);
     cell_scales scales;
     const index_t panels = w.layout.panel_count();
@@ -82,11 +88,14 @@ struct kernels : avx512::kernels {
       const index_t count = std::min(most, panels - first);
       for (index_t i = 0; i < count; ++i) {
         read_scales(w, first + i, slab, scales);
-        decode_pairs(w.bytes + w.layout.offset(first + i, slab), table, scales, tile + i * 32 * sliver_cols,
-                     count * 32 * sliver_cols);
+        const std::uint8_t* codes = w.bytes + w.layout.offset(first + i, slab);
+        std::uint32_t* place = tile + i * 32 * sliver_cols;
+        scales.count == 1 ? decode_pairs<1>(codes, table, scales, place, count * 32 * sliver_cols)
+                          : decode_pairs<2>(codes, table, scales, place, count * 32 * sliver_cols);
       }
-      multiply_packed<pair_product>(left, first * 32, count * 32, {tile, count * 32 * sliver_cols, sliver_cols, cols}, sums,
-                                    sums_stride, 1.0f, first > 0 || (y.accumulate && !few));
+      multiply_packed<pair_product>(left, first * 32, count * 32,
+                                    {tile, count * 32 * sliver_cols, sliver_cols, cols}, sums, sums_stride,
+                                    1.0f, first > 0 || (y.accumulate && !few));
     }
     if (!few) return;
     for (index_t t = 0; t < p.blocks.rows; ++t)

@@ -4,7 +4,8 @@
 /// \brief Values of the 16 codes: one register, looked up by permutation.
 struct code_table {
   __m512 levels;
-  [[gnu::always_inline]] explicit code_table(const frozen_weight& w) : levels{_mm512_load_ps(w.levels.data())} {}
+  [[gnu::always_inline]] explicit code_table(const frozen_weight& w)
+      : levels{_mm512_load_ps(w.levels.data())} {}
 };
 
 /// \brief Column K of the 16 rows in `codes`; the permutation reads bits 0 to 3 of each lane only.
@@ -14,7 +15,8 @@ template <int K>
 }
 
 /// \brief 8 columns of 16 rows, whose codes lie together: w[k] holds column k.
-[[gnu::always_inline]] inline void decode_rows(const std::uint8_t* codes, const code_table& table, vec (&w)[8]) {
+[[gnu::always_inline]] inline void decode_rows(const std::uint8_t* codes, const code_table& table,
+                                               vec (&w)[8]) {
   const __m512i v = _mm512_loadu_si512(codes);
   w[0] = decode_column<0>(v, table.levels);
   w[1] = decode_column<1>(v, table.levels);
@@ -40,11 +42,19 @@ template <int K>
 [[gnu::always_inline]] inline void decode_cols(const std::uint8_t* codes, index_t row, index_t k,
                                                const code_table& table, vec (&w)[8]) {
   const std::uint8_t* words = codes + k * 32 + row * 4;
-  for (int r = 0; r < 8; ++r) w[r] = decode_col(words + 4 * r, table);
+  w[0] = decode_col(words, table);
+  w[1] = decode_col(words + 4, table);
+  w[2] = decode_col(words + 8, table);
+  w[3] = decode_col(words + 12, table);
+  w[4] = decode_col(words + 16, table);
+  w[5] = decode_col(words + 20, table);
+  w[6] = decode_col(words + 24, table);
+  w[7] = decode_col(words + 28, table);
 }
 
 /// \brief 32 weights of 16 bytes in the order of checkpoints, first weight in the high nibble.
-[[gnu::always_inline]] inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (&w)[2]) {
+[[gnu::always_inline]] inline void decode_run(const std::uint8_t* codes, const code_table& table,
+                                              vec (&w)[2]) {
   const __m512i shifts = _mm512_setr_epi32(4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0);
   for (int i = 0; i < 2; ++i) {
     const __m512i bytes =
@@ -66,19 +76,25 @@ struct byte_order {
 inline constexpr byte_order interleave_order{};
 
 /// \brief Bytes of one plane of the 256-entry map for 64 codes: two lookups of 128 entries, chosen by bit 7.
-[[gnu::always_inline]] inline __m512i look_up_plane(const std::uint8_t* plane, __m512i codes, __mmask64 upper) {
-  const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(plane), codes, _mm512_load_si512(plane + 64));
-  const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(plane + 128), codes, _mm512_load_si512(plane + 192));
+[[gnu::always_inline]] inline __m512i look_up_plane(const std::uint8_t* plane, __m512i codes,
+                                                    __mmask64 upper) {
+  const __m512i low =
+      _mm512_permutex2var_epi8(_mm512_load_si512(plane), codes, _mm512_load_si512(plane + 64));
+  const __m512i high =
+      _mm512_permutex2var_epi8(_mm512_load_si512(plane + 128), codes, _mm512_load_si512(plane + 192));
   return _mm512_mask_blend_epi8(upper, low, high);
 }
 
-[[gnu::always_inline]] inline void store_nested(__m512i entries, const float* nested, vec offset, float* out) {
+[[gnu::always_inline]] inline void store_nested(__m512i entries, const float* nested, vec offset,
+                                                float* out) {
   simd::store(out, simd::mul_then_add(_mm512_castsi512_ps(entries), simd::load(nested), offset));
 }
 
 /// \brief 64 double-quantised scales: map * second-level scale, rounded, + offset.
-inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, const float* nested, float* out) {
-  // Interleaving works within quarters of a register: quarter q of the result number i comes from place 16 q + 4 i.
+inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, const float* nested,
+                          float* out) {
+  // Interleaving works within quarters of a register: quarter q of the result number i comes from place 16 q
+  // + 4 i.
   const __m512i order = _mm512_load_si512(interleave_order.data());
   const __m512i c = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(codes));
   const __mmask64 upper = _mm512_movepi8_mask(c);

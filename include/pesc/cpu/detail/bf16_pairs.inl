@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Included inside the region that multiplies pairs of bf16, after matmul.inl. A register of pairs passes as `vec`.
+// Included inside the region that multiplies pairs of bf16, after matmul.inl. A register of pairs passes as
+// `vec`.
 
 /// \brief sum += a.first * b.first + a.second * b.second in each lane.
 struct pair_product {
@@ -40,11 +41,13 @@ struct fused_pairs : pair_product {
 
 /// \brief Two registers of floats rounded to the lower and upper halves of lanes.
 [[gnu::always_inline]] inline vec make_pairs(vec first, vec second) {
-  const __m512i upper = _mm512_and_si512(simd::bf16_bits(second), _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
+  const __m512i upper =
+      _mm512_and_si512(simd::bf16_bits(second), _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
   return _mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32(simd::bf16_bits(first), 16), upper));
 }
 
-[[gnu::always_inline]] inline void store_pairs(float* out, index_t step, index_t steps, index_t tokens, vec pairs) {
+[[gnu::always_inline]] inline void store_pairs(float* out, index_t step, index_t steps, index_t tokens,
+                                               vec pairs) {
   // A store of 16 lanes spills into later steps, which are written after it.
   if (step * tokens + simd::width <= steps * tokens)
     simd::store(out + step * tokens, pairs);
@@ -64,21 +67,25 @@ inline void pack_pairs(const float* x, index_t x_stride, index_t tokens, index_t
     simd::transpose(block);
     for (index_t i = 0; i < 8; ++i) {
       const index_t first = four_apart ? i / 4 * 8 + i % 4 : 2 * i;
-      store_pairs(out, k / 2 + i, k_padded / 2, tokens, make_pairs(block[first], block[first + (four_apart ? 4 : 1)]));
+      store_pairs(out, k / 2 + i, k_padded / 2, tokens,
+                  make_pairs(block[first], block[first + (four_apart ? 4 : 1)]));
     }
   }
 }
 
 /// \brief Codes of a cell to scaled pairs of neighbouring rows, [32 pairs of rows][64 columns] in slivers.
-inline void decode_pairs(const std::uint8_t* codes, const avx512::code_table& table, const cell_scales& scales,
-                         std::uint32_t* out, index_t sliver_stride) {
-  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                              21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+template <int Count>
+inline void decode_pairs(const std::uint8_t* codes, const avx512::code_table& table,
+                         const cell_scales& scales, std::uint32_t* out, index_t sliver_stride) {
+  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                              23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   for (index_t row = 0; row < 64; row += 2)
     for (index_t k = 0; k < 64; k += 16) {
       const std::uint8_t* words = codes + k * 32 + row * 4;
-      const vec first = simd::mul(avx512::decode_col(words, table), avx512::col_scales(scales, row, k));
-      const vec second = simd::mul(avx512::decode_col(words + 4, table), avx512::col_scales(scales, row + 1, k));
+      const vec first =
+          simd::mul(avx512::decode_col(words, table), avx512::col_scales<Count>(scales, row, k));
+      const vec second =
+          simd::mul(avx512::decode_col(words + 4, table), avx512::col_scales<Count>(scales, row + 1, k));
       const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(second, first);
       _mm512_storeu_si512(out + k / sliver_cols * sliver_stride + row / 2 * sliver_cols + k % sliver_cols,
                           _mm512_permutexvar_epi16(interleave, halves));

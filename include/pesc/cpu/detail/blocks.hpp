@@ -24,9 +24,9 @@ struct equal_blocks {
 
 /// \brief Ways to form a product with a frozen weight.
 enum class frozen_path {
-  tile,             ///< decode cells to a tile of floats, then the dense microkernel
-  fused,            ///< decode codes in registers, once for every few tokens
-  fused_transposed, ///< the same for x W
+  tile,              ///< decode cells to a tile of floats, then the dense microkernel
+  fused,             ///< decode codes in registers, once for every few tokens
+  fused_transposed,  ///< the same for x W
   tile_bf16,
   fused_bf16
 };
@@ -71,7 +71,8 @@ struct tile_grid {
       : rows{row_count, most_rows}, cols{col_count}, tile_cols{most_cols} {
     // Too few tiles would leave threads idle; smaller ones cost a little more packing.
     constexpr index_t enough = 8;
-    if (rows.count() * tiles_in_row() < enough) rows.most = std::max<index_t>(most_rows / 4, 1);
+    if (count() < enough) rows.most = std::max<index_t>(most_rows / 4, 1);
+    if (count() < enough) tile_cols = std::max<index_t>(most_cols / 4, 1);
   }
 
   index_t tiles_in_row() const { return ceil_div(cols, tile_cols); }

@@ -20,17 +20,23 @@ struct frozen_weight {
   const float* nested_absmax = nullptr;
   const float* map = nullptr;
   float offset = 0;
-  int nested_shift = -1;  ///< log2 of the weights that share a second-level scale, -1 where that is no power of 2
+  int nested_shift =
+      -1;  ///< log2 of the weights that share a second-level scale, -1 where that is no power of 2
   alignas(64) std::array<float, 16> levels{};
-  /// Byte i of the 256 entries of the map is [256 i, 256 i + 256): tables for instructions that look up bytes.
+  /// Byte i of the 256 entries of the map is [256 i, 256 i + 256): tables for instructions that look up
+  /// bytes.
   alignas(64) std::array<std::uint8_t, 1024> map_planes{};
 
   frozen_weight() = default;
 
   template <QuantFormat Format, class Layout>
   explicit frozen_weight(const quantized_view<Format, Layout>& w)
-      : layout{w.layout()}, bytes{w.codes}, nested_absmax{w.scales.nested_absmax}, map{w.scales.map},
-        offset{w.scales.offset}, levels{w.format().levels} {
+      : layout{w.layout()},
+        bytes{w.codes},
+        nested_absmax{w.scales.nested_absmax},
+        map{w.scales.map},
+        offset{w.scales.offset},
+        levels{w.format().levels} {
     if (layout.scales != scale_kind::double_quant || map == nullptr) return;
     const auto unit = static_cast<std::uint64_t>(layout.block * nested_block);
     if (std::has_single_bit(unit)) nested_shift = std::countr_zero(unit);

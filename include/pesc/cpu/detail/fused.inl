@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after nf4.inl and
-// `partial_sums` with `fused_group` and `add_scaled`.
+// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after
+// nf4.inl and `partial_sums` with `fused_group` and `add_scaled`.
 //
-// Products that decode 4-bit codes in registers and never write weights to memory. Levels are multiplied without their
-// scale; the sum of a cell is scaled once. Codes are read in the order of addresses, scales after the codes of their
-// cell: memory then sees one forward stream.
+// Products that decode 4-bit codes in registers and never write weights to memory. Levels are multiplied
+// without their scale; the sum of a cell is scaled once. Codes are read in the order of addresses, scales
+// after the codes of their cell: memory then sees one forward stream.
 
 /// \brief y[tokens, 64] (+)= x W^T for one panel and `Tokens` tokens, packed [k / element][Tokens].
 ///
@@ -35,7 +35,8 @@ template <class Product, std::size_t Tokens, bool Stream>
 }
 
 template <class Product>
-using fused_function = void (*)(const frozen_weight&, index_t, const typename Product::element*, const frozen_result&);
+using fused_function = void (*)(const frozen_weight&, index_t, const typename Product::element*,
+                                const frozen_result&);
 
 template <class Product, bool Stream, std::size_t... T>
 inline fused_function<Product> find_fused(index_t tokens, std::index_sequence<T...>) {

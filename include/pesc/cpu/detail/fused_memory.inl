@@ -18,14 +18,15 @@ struct fused_product : float_product {
 };
 
 template <std::size_t Tokens, std::size_t... K>
-[[gnu::always_inline]] inline vec add_columns(const vec (&w)[8], const float* x, vec sum, std::index_sequence<K...>) {
+[[gnu::always_inline]] inline vec add_columns(const vec (&w)[8], const float* x, vec sum,
+                                              std::index_sequence<K...>) {
   ((sum = simd::fmadd(w[K], simd::broadcast(x + K * Tokens), sum)), ...);
   return sum;
 }
 
 template <class Product, std::size_t Tokens, bool Stream>
-[[gnu::always_inline]] inline void fused_group(const std::uint8_t* codes, const code_table& table, const float* x,
-                                               partial_sums<Tokens>& part) {
+[[gnu::always_inline]] inline void fused_group(const std::uint8_t* codes, const code_table& table,
+                                               const float* x, partial_sums<Tokens>& part) {
   for (index_t v = 0; v < 64 / simd::width; ++v) {
     vec w[8];
     decode_rows(codes + v * simd::width * 4, table, w);
@@ -45,22 +46,26 @@ template <std::size_t Tokens>
 }
 
 template <std::size_t Tokens, std::size_t... K>
-[[gnu::always_inline]] inline void add_rows(const vec (&w)[8], vec x, float* sums, std::index_sequence<K...>) {
-  (simd::store(sums + K * Tokens * simd::width, simd::fmadd(w[K], x, simd::load(sums + K * Tokens * simd::width))), ...);
+[[gnu::always_inline]] inline void add_rows(const vec (&w)[8], vec x, float* sums,
+                                            std::index_sequence<K...>) {
+  (simd::store(sums + K * Tokens * simd::width,
+               simd::fmadd(w[K], x, simd::load(sums + K * Tokens * simd::width))),
+   ...);
 }
 
 /// \brief sums[8][Tokens] += x times 8 columns of 64 rows of each panel, lanes being rows.
 template <std::size_t Tokens, std::size_t Panels>
-[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, index_t panel_bytes, const code_table& table,
-                                                 const float* const (&scale)[Panels], const float* x, index_t x_stride,
-                                                 float* sums) {
+[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, index_t panel_bytes,
+                                                 const code_table& table, const float* const (&scale)[Panels],
+                                                 const float* x, index_t x_stride, float* sums) {
   for (std::size_t i = 0; i < Panels; ++i, codes += panel_bytes, x += 64)
     for (index_t v = 0; v < 64 / simd::width; ++v) {
       vec w[8];
       decode_rows(codes + v * simd::width * 4, table, w);
       const vec s = simd::load(scale[i] + v * simd::width);
       for (std::size_t t = 0; t < Tokens; ++t)
-        add_rows<Tokens>(w, simd::mul(s, simd::load(x + static_cast<index_t>(t) * x_stride + v * simd::width)),
+        add_rows<Tokens>(w,
+                         simd::mul(s, simd::load(x + static_cast<index_t>(t) * x_stride + v * simd::width)),
                          sums + static_cast<index_t>(t) * simd::width, std::make_index_sequence<8>{});
     }
 }

@@ -23,22 +23,28 @@ struct partial_sums {
 };
 
 template <class Product, std::size_t Tokens, std::size_t Step, std::size_t... T>
-[[gnu::always_inline]] inline void add_row_step(vec (&sums)[Tokens * chains<Tokens>], vec w, const vec (&x)[Tokens],
-                                                std::index_sequence<T...>) {
+[[gnu::always_inline]] inline void add_row_step(vec (&sums)[Tokens * chains<Tokens>], vec w,
+                                                const vec (&x)[Tokens], std::index_sequence<T...>) {
   constexpr std::size_t chain = Step % chains<Tokens>;
-  ((sums[T * chains<Tokens> + chain] = Product::multiply_add(x[T], w, sums[T * chains<Tokens> + chain])), ...);
+  ((sums[T * chains<Tokens> + chain] = Product::multiply_add(x[T], w, sums[T * chains<Tokens> + chain])),
+   ...);
 }
 
-/// \brief One step of k for 64 rows: every sum gets one product before any gets its next, which hides their latency.
+/// \brief One step of k for 64 rows: every sum gets one product before any gets its next, which hides their
+/// latency.
 template <class Product, std::size_t Tokens, std::size_t Step, std::size_t... T>
 [[gnu::always_inline]] inline void add_step(const __m512i (&codes)[4], const typename Product::table& table,
                                             const typename Product::element* x, partial_sums<Tokens>& part,
                                             std::index_sequence<T...> tokens) {
   const vec right[Tokens] = {Product::broadcast(x + Step * Tokens + T)...};
-  add_row_step<Product, Tokens, Step>(part.v[0], Product::template decode<Step>(codes[0], table), right, tokens);
-  add_row_step<Product, Tokens, Step>(part.v[1], Product::template decode<Step>(codes[1], table), right, tokens);
-  add_row_step<Product, Tokens, Step>(part.v[2], Product::template decode<Step>(codes[2], table), right, tokens);
-  add_row_step<Product, Tokens, Step>(part.v[3], Product::template decode<Step>(codes[3], table), right, tokens);
+  add_row_step<Product, Tokens, Step>(part.v[0], Product::template decode<Step>(codes[0], table), right,
+                                      tokens);
+  add_row_step<Product, Tokens, Step>(part.v[1], Product::template decode<Step>(codes[1], table), right,
+                                      tokens);
+  add_row_step<Product, Tokens, Step>(part.v[2], Product::template decode<Step>(codes[2], table), right,
+                                      tokens);
+  add_row_step<Product, Tokens, Step>(part.v[3], Product::template decode<Step>(codes[3], table), right,
+                                      tokens);
 }
 
 template <class Product, std::size_t Tokens, std::size_t... Step>
@@ -50,15 +56,18 @@ template <class Product, std::size_t Tokens, std::size_t... Step>
 
 /// \brief Adds 8 columns of 64 rows for all tokens.
 template <class Product, std::size_t Tokens, bool Stream>
-[[gnu::always_inline]] inline void fused_group(const std::uint8_t* codes, const typename Product::table& table,
-                                               const typename Product::element* x, partial_sums<Tokens>& part) {
+[[gnu::always_inline]] inline void fused_group(const std::uint8_t* codes,
+                                               const typename Product::table& table,
+                                               const typename Product::element* x,
+                                               partial_sums<Tokens>& part) {
   // Not kept in the outer caches: nobody reads these codes again soon.
   if constexpr (Stream)
     for (index_t line = 0; line < 256; line += 64)
       _mm_prefetch(reinterpret_cast<const char*>(codes + prefetch_distance + line), _MM_HINT_NTA);
-  const __m512i rows[4] = {_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 64), _mm512_loadu_si512(codes + 128),
-                           _mm512_loadu_si512(codes + 192)};
-  add_steps<Product, Tokens>(rows, table, x, part, std::make_index_sequence<static_cast<std::size_t>(Product::steps)>{});
+  const __m512i rows[4] = {_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 64),
+                           _mm512_loadu_si512(codes + 128), _mm512_loadu_si512(codes + 192)};
+  add_steps<Product, Tokens>(rows, table, x, part,
+                             std::make_index_sequence<static_cast<std::size_t>(Product::steps)>{});
 }
 
 template <std::size_t Tokens, std::size_t V>
@@ -73,7 +82,8 @@ template <std::size_t Tokens, std::size_t V, std::size_t... T>
 [[gnu::always_inline]] inline void add_scaled_rows(const partial_sums<Tokens>& part, const float* scale,
                                                    float (&sums)[Tokens][64], std::index_sequence<T...>) {
   const vec s = simd::load(scale + 16 * V);
-  (simd::store(sums[T] + 16 * V, simd::fmadd(total<Tokens, V>(part, T), s, simd::load(sums[T] + 16 * V))), ...);
+  (simd::store(sums[T] + 16 * V, simd::fmadd(total<Tokens, V>(part, T), s, simd::load(sums[T] + 16 * V))),
+   ...);
 }
 
 /// \brief sums += part * scale, the scale of each row.

@@ -31,26 +31,28 @@ template <std::size_t Tokens, std::size_t... K>
 }
 
 template <std::size_t Tokens, std::size_t... T>
-[[gnu::always_inline]] inline void load_rows(vec (&x)[Tokens], const float* rows, index_t stride, const float* scale,
-                                             std::index_sequence<T...>) {
+[[gnu::always_inline]] inline void load_rows(vec (&x)[Tokens], const float* rows, index_t stride,
+                                             const float* scale, std::index_sequence<T...>) {
   ((x[T] = scaled_rows(rows + static_cast<index_t>(T) * stride, scale)), ...);
 }
 
 template <std::size_t Tokens, std::size_t... I>
-[[gnu::always_inline]] inline void load_sums(vec (&sums)[8][Tokens], const float* place, std::index_sequence<I...>) {
+[[gnu::always_inline]] inline void load_sums(vec (&sums)[8][Tokens], const float* place,
+                                             std::index_sequence<I...>) {
   ((sums[I / Tokens][I % Tokens] = simd::load(place + I * 16)), ...);
 }
 
 template <std::size_t Tokens, std::size_t... I>
-[[gnu::always_inline]] inline void store_sums(const vec (&sums)[8][Tokens], float* place, std::index_sequence<I...>) {
+[[gnu::always_inline]] inline void store_sums(const vec (&sums)[8][Tokens], float* place,
+                                              std::index_sequence<I...>) {
   (simd::store(place + I * 16, sums[I / Tokens][I % Tokens]), ...);
 }
 
 /// \brief sums[8][Tokens] += x times 8 columns of 64 rows of each panel, lanes being rows.
 template <std::size_t Tokens, std::size_t Panels>
-[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, index_t panel_bytes, const code_table& table,
-                                                 const float* const (&scale)[Panels], const float* x, index_t x_stride,
-                                                 float* place) {
+[[gnu::always_inline]] inline void fused_columns(const std::uint8_t* codes, index_t panel_bytes,
+                                                 const code_table& table, const float* const (&scale)[Panels],
+                                                 const float* x, index_t x_stride, float* place) {
   constexpr auto all = std::make_index_sequence<8 * Tokens>{};
   vec sums[8][Tokens];
   load_sums<Tokens>(sums, place, all);
@@ -58,7 +60,8 @@ template <std::size_t Tokens, std::size_t Panels>
     for (index_t v = 0; v < 4; ++v) {
       vec rows[Tokens];
       load_rows<Tokens>(rows, x + v * 16, x_stride, scale[i] + v * 16, std::make_index_sequence<Tokens>{});
-      add_columns<Tokens>(sums, _mm512_loadu_si512(codes + v * 64), table, rows, std::make_index_sequence<8>{});
+      add_columns<Tokens>(sums, _mm512_loadu_si512(codes + v * 64), table, rows,
+                          std::make_index_sequence<8>{});
     }
   store_sums<Tokens>(sums, place, all);
 }

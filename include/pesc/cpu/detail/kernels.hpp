@@ -45,17 +45,26 @@ inline constexpr bool is_fixed_isa = false;
 template <isa Level>
 inline constexpr bool is_fixed_isa<fixed_isa<Level>> = true;
 
-/// \brief Calls `f` with the kernels of the instruction set of a context: one switch per operation, none when fixed.
+/// \brief Calls `f` with the kernels of the instruction set of a context: one switch per operation, none when
+/// fixed.
 template <IsaPolicy I, class F>
 void with_kernels(const I& policy, F&& f) {
   if constexpr (is_fixed_isa<I>) {
     with_fixed_kernels<I::value()>(f);
   } else {
     switch (policy.value()) {
-      case isa::avx512_bf16: with_fixed_kernels<isa::avx512_bf16>(f); break;
-      case isa::avx512: with_fixed_kernels<isa::avx512>(f); break;
-      case isa::avx2: with_fixed_kernels<isa::avx2>(f); break;
-      default: with_fixed_kernels<isa::scalar>(f); break;
+      case isa::avx512_bf16:
+        with_fixed_kernels<isa::avx512_bf16>(f);
+        break;
+      case isa::avx512:
+        with_fixed_kernels<isa::avx512>(f);
+        break;
+      case isa::avx2:
+        with_fixed_kernels<isa::avx2>(f);
+        break;
+      default:
+        with_fixed_kernels<isa::scalar>(f);
+        break;
     }
   }
 }

@@ -2,8 +2,9 @@
 // Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after
 // matmul.inl and after `code_table` with `decode_rows`, `decode_cols` and `decode_nested` are defined there.
 //
-// Decodes cells of a frozen weight into tiles of scaled floats that the dense microkernel multiplies: [k][rows] for
-// x W^T, [row][k] for x W. A weight is level * scale, one multiplication, on every path that writes weights out.
+// Decodes cells of a frozen weight into tiles of scaled floats that the dense microkernel multiplies:
+// [k][rows] for x W^T, [row][k] for x W. A weight is level * scale, one multiplication, on every path that
+// writes weights out.
 
 /// \brief Scales of one cell: up to three for each row, and the columns at which the second and third begin.
 ///
@@ -51,8 +52,8 @@ inline void read_scales_singly(const frozen_weight& w, index_t panel, index_t ce
       if (layout.scales == scale_kind::plain)
         std::memcpy(&value, stored + (i * 64 + r) * 4, 4);
       else
-        value = pesc::mul_then_add(w.map[stored[i * 64 + r]], w.nested_absmax[std::min(first + i, last) / nested_block],
-                                   w.offset);
+        value = pesc::mul_then_add(w.map[stored[i * 64 + r]],
+                                   w.nested_absmax[std::min(first + i, last) / nested_block], w.offset);
       out.decoded[i][r] = r < rows ? value : 0.0f;
     }
     if (out.count < 3) continue;
@@ -71,7 +72,8 @@ inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cel
   if (out.count < 3 && layout.scales == scale_kind::plain) {
     for (index_t i = 0; i < out.count; ++i) out.scale[i] = reinterpret_cast<const float*>(stored) + i * 64;
   } else if (out.count == 1) {
-    if (out.panel != panel || cell < out.nested_begin || cell >= out.nested_end) find_nested(w, panel, cell, out);
+    if (out.panel != panel || cell < out.nested_begin || cell >= out.nested_end)
+      find_nested(w, panel, cell, out);
     decode_nested(stored, w, out.nested, out.decoded[0]);
     out.scale[0] = out.decoded[0];
   } else {
@@ -79,23 +81,24 @@ inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cel
   }
 }
 
-/// \brief The scales of column `k` for the rows from `row` on.
+/// \brief The scales of column `k` for the rows from `row` on; `Count` is that of the cell.
+template <int Count>
 [[gnu::always_inline]] inline vec row_scales(const cell_scales& s, index_t row, index_t k) {
-  if (s.count == 1) return simd::load(s.scale[0] + row);
-  if (s.count == 2) return simd::load(s.scale[k / 32] + row);
+  if constexpr (Count < 3) return simd::load(s.scale[Count == 1 ? 0 : k / 32] + row);
   const vec column = simd::set(static_cast<float>(k));
-  const vec later = simd::select(simd::less(column, simd::load(s.boundary[1] + row)), simd::load(s.scale[1] + row),
-                                 simd::load(s.scale[2] + row));
-  return simd::select(simd::less(column, simd::load(s.boundary[0] + row)), simd::load(s.scale[0] + row), later);
+  const vec later = simd::select(simd::less(column, simd::load(s.boundary[1] + row)),
+                                 simd::load(s.scale[1] + row), simd::load(s.scale[2] + row));
+  return simd::select(simd::less(column, simd::load(s.boundary[0] + row)), simd::load(s.scale[0] + row),
+                      later);
 }
 
 /// \brief The scales of row `row` for the columns from `k` on.
+template <int Count>
 [[gnu::always_inline]] inline vec col_scales(const cell_scales& s, index_t row, index_t k) {
-  if (s.count == 1) return simd::set(s.scale[0][row]);
-  if (s.count == 2) return simd::set(s.scale[k / 32][row]);
+  if constexpr (Count < 3) return simd::set(s.scale[Count == 1 ? 0 : k / 32][row]);
   const vec column = simd::add(simd::iota(), simd::set(static_cast<float>(k)));
-  const vec later = simd::select(simd::less(column, simd::set(s.boundary[1][row])), simd::set(s.scale[1][row]),
-                                 simd::set(s.scale[2][row]));
+  const vec later = simd::select(simd::less(column, simd::set(s.boundary[1][row])),
+                                 simd::set(s.scale[1][row]), simd::set(s.scale[2][row]));
   return simd::select(simd::less(column, simd::set(s.boundary[0][row])), simd::set(s.scale[0][row]), later);
 }
 
@@ -109,27 +112,54 @@ struct tile_place {
   }
 };
 
+// Folds instead of loops over the eight registers: an array that a loop walks through goes to memory and
+// back.
+
+template <int Count, std::size_t... I>
+[[gnu::always_inline]] inline void store_cols(const vec (&w)[8], const cell_scales& scales, index_t row,
+                                              index_t k, tile_place out, std::index_sequence<I...>) {
+  (simd::store(out.at(k + static_cast<index_t>(I), row),
+               simd::mul(w[I], row_scales<Count>(scales, row, k + static_cast<index_t>(I)))),
+   ...);
+}
+
+template <int Count, std::size_t... I>
+[[gnu::always_inline]] inline void store_rows(const vec (&w)[8], const cell_scales& scales, index_t row,
+                                              index_t k, tile_place out, std::index_sequence<I...>) {
+  (simd::store(out.at(row + static_cast<index_t>(I), k),
+               simd::mul(w[I], col_scales<Count>(scales, row + static_cast<index_t>(I), k))),
+   ...);
+}
+
 /// \brief Codes of a cell to [64 columns][64 rows].
-inline void decode_cell(const std::uint8_t* codes, const code_table& table, const cell_scales& scales, tile_place out) {
+template <int Count>
+inline void decode_cell(const std::uint8_t* codes, const code_table& table, const cell_scales& scales,
+                        tile_place out) {
   for (index_t k = 0; k < 64; k += 8)
     for (index_t row = 0; row < 64; row += simd::width) {
       vec w[8];
       decode_rows(codes + k * 32 + row * 4, table, w);
-      for (index_t i = 0; i < 8; ++i)
-        simd::store(out.at(k + i, row), simd::mul(w[i], row_scales(scales, row, k + i)));
+      store_cols<Count>(w, scales, row, k, out, std::make_index_sequence<8>{});
     }
 }
 
 /// \brief Codes of a cell to [64 rows][64 columns].
-inline void decode_cell_transposed(const std::uint8_t* codes, const code_table& table, const cell_scales& scales,
-                                   tile_place out) {
+template <int Count>
+inline void decode_cell_transposed(const std::uint8_t* codes, const code_table& table,
+                                   const cell_scales& scales, tile_place out) {
   for (index_t row = 0; row < 64; row += 8)
     for (index_t k = 0; k < 64; k += simd::width) {
       vec w[8];
       decode_cols(codes, row, k, table, w);
-      for (index_t i = 0; i < 8; ++i)
-        simd::store(out.at(row + i, k), simd::mul(w[i], col_scales(scales, row + i, k)));
+      store_rows<Count>(w, scales, row, k, out, std::make_index_sequence<8>{});
     }
+}
+
+template <int Count>
+inline void decode_either(const std::uint8_t* codes, const code_table& table, const cell_scales& scales,
+                          bool transposed, tile_place out) {
+  transposed ? decode_cell_transposed<Count>(codes, table, scales, out)
+             : decode_cell<Count>(codes, table, scales, out);
 }
 
 template <Scalar T>
@@ -156,7 +186,9 @@ inline void decode_any_cell(const frozen_weight& w, const code_table& table, ind
   const std::uint8_t* bytes = w.bytes + w.layout.offset(panel, cell);
   if (w.layout.element == element_kind::code4) {
     read_scales(w, panel, cell, scales);
-    transposed ? decode_cell_transposed(bytes, table, scales, out) : decode_cell(bytes, table, scales, out);
+    scales.count == 1   ? decode_either<1>(bytes, table, scales, transposed, out)
+    : scales.count == 2 ? decode_either<2>(bytes, table, scales, transposed, out)
+                        : decode_either<3>(bytes, table, scales, transposed, out);
   } else if (w.layout.element == element_kind::f32) {
     const auto* numbers = reinterpret_cast<const float*>(bytes);
     transposed ? convert_cell_transposed(numbers, out) : convert_cell(numbers, out);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after nf4.inl.
+// Included once per instruction set, inside namespace `pesc::cpu::detail::<isa>` and its target region, after
+// nf4.inl.
 
 /// \brief The first `n` lanes of `x` as `T`.
 template <Scalar T>
@@ -38,7 +39,8 @@ struct quantize_kernels {
     for (; i + 32 <= end; i += 32, out += 32) {
       vec block[32 / simd::width];
       decode_run(w.bytes + i / 2, table, block);
-      for (index_t v = 0; v < 32 / simd::width; ++v) simd::store_as(out + v * simd::width, simd::mul(block[v], scales));
+      for (index_t v = 0; v < 32 / simd::width; ++v)
+        simd::store_as(out + v * simd::width, simd::mul(block[v], scales));
     }
     for (; i < end; ++i) *out++ = single(w, i, scale, T{});
   }
@@ -50,10 +52,11 @@ struct quantize_kernels {
     for (; i < n; ++i) out[i] = from_float<T>(to_float(x[i]));
   }
 
-  /// \brief Codes and scales of whole blocks by the portable rule; the scale of weights not finite is infinite.
+  /// \brief Codes and scales of whole blocks by the portable rule; the scale of weights not finite is
+  /// infinite.
   template <Scalar T>
-  static inline void quantize_whole_blocks(const format_info& info, const T* x, index_t blocks, std::uint8_t* codes,
-                                           float* absmax) {
+  static inline void quantize_whole_blocks(const format_info& info, const T* x, index_t blocks,
+                                           std::uint8_t* codes, float* absmax) {
     const code_finder finder(info);
     // Scales of some blocks first: their long chains of dependent operations then run side by side.
     constexpr index_t together = 16;
@@ -78,7 +81,8 @@ struct quantize_kernels {
   }
 
   template <Scalar T>
-  static inline void encode_block(const T* x, index_t n, float absmax, const code_finder& finder, std::uint8_t* codes) {
+  static inline void encode_block(const T* x, index_t n, float absmax, const code_finder& finder,
+                                  std::uint8_t* codes) {
     const vec reciprocal = simd::set(pesc::detail::block_divisor(absmax, true).divisor);
     for (index_t i = 0; i < n; i += simd::width)
       encode_run(simd::mul(simd::load_as_float(x + i), reciprocal), finder, codes + i / 2);

@@ -14,8 +14,8 @@
 #include "pesc/cpu/isa.hpp"
 #include "pesc/quant/quantize.hpp"
 
-// The portable kernels: the reference for the other instruction sets and the only ones on other processors. Four
-// lanes in plain arrays, which compilers turn into whatever short vectors the target has.
+// The portable kernels: the reference for the other instruction sets and the only ones on other processors.
+// Four lanes in plain arrays, which compilers turn into whatever short vectors the target has.
 
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
@@ -58,12 +58,24 @@ inline void store_n(float* p, const vec& x, index_t n) {
   for (index_t i = 0; i < n && i < width; ++i) p[i] = x.lane[i];
 }
 
-inline vec add(const vec& a, const vec& b) { return lanes([&](int i) { return a.lane[i] + b.lane[i]; }); }
-inline vec sub(const vec& a, const vec& b) { return lanes([&](int i) { return a.lane[i] - b.lane[i]; }); }
-inline vec mul(const vec& a, const vec& b) { return lanes([&](int i) { return a.lane[i] * b.lane[i]; }); }
-inline vec div(const vec& a, const vec& b) { return lanes([&](int i) { return a.lane[i] / b.lane[i]; }); }
-inline vec sqrt(const vec& a) { return lanes([&](int i) { return std::sqrt(a.lane[i]); }); }
-inline vec abs(const vec& a) { return lanes([&](int i) { return std::fabs(a.lane[i]); }); }
+inline vec add(const vec& a, const vec& b) {
+  return lanes([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+inline vec sub(const vec& a, const vec& b) {
+  return lanes([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+inline vec mul(const vec& a, const vec& b) {
+  return lanes([&](int i) { return a.lane[i] * b.lane[i]; });
+}
+inline vec div(const vec& a, const vec& b) {
+  return lanes([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+inline vec sqrt(const vec& a) {
+  return lanes([&](int i) { return std::sqrt(a.lane[i]); });
+}
+inline vec abs(const vec& a) {
+  return lanes([&](int i) { return std::fabs(a.lane[i]); });
+}
 /// \brief a * b + c, fused where the target has it.
 inline vec fmadd(const vec& a, const vec& b, const vec& c) {
   return lanes([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -84,7 +96,9 @@ inline vec min(const vec& a, const vec& b) {
   return lanes([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
 /// \brief Nearest whole number, ties to even.
-inline vec round(const vec& a) { return lanes([&](int i) { return std::nearbyint(a.lane[i]); }); }
+inline vec round(const vec& a) {
+  return lanes([&](int i) { return std::nearbyint(a.lane[i]); });
+}
 /// \brief 2^n for whole n in [-126, 127].
 inline vec exp2_int(const vec& n) {
   return lanes([&](int i) {
@@ -144,7 +158,8 @@ inline void decode_rows(const std::uint8_t* codes, const code_table& table, vec 
 }
 
 /// \brief `width` columns from `k` of 8 rows of a cell: w[r] holds row r.
-inline void decode_cols(const std::uint8_t* codes, index_t row, index_t k, const code_table& table, vec (&w)[8]) {
+inline void decode_cols(const std::uint8_t* codes, index_t row, index_t k, const code_table& table,
+                        vec (&w)[8]) {
   for (index_t r = 0; r < 8; ++r)
     w[r] = simd::lanes([&](int i) {
       const std::uint8_t byte = codes[panel_layout::code_byte(row + r, k + i)];
@@ -153,14 +168,16 @@ inline void decode_cols(const std::uint8_t* codes, index_t row, index_t k, const
 }
 
 /// \brief 64 double-quantised scales: map * second-level scale, rounded, + offset.
-inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, const float* nested, float* out) {
+inline void decode_nested(const std::uint8_t* codes, const frozen_weight& w, const float* nested,
+                          float* out) {
   for (int r = 0; r < 64; ++r) out[r] = pesc::mul_then_add(w.map[codes[r]], nested[r], w.offset);
 }
 
 /// \brief 32 weights of 16 bytes in the order of checkpoints, first weight in the high nibble.
 inline void decode_run(const std::uint8_t* codes, const code_table& table, vec (&w)[8]) {
   for (int i = 0; i < 8; ++i)
-    w[i] = simd::lanes([&](int j) { return table.levels[codes[2 * i + j / 2] >> (j % 2 == 0 ? 4 : 0) & 0x0F]; });
+    w[i] =
+        simd::lanes([&](int j) { return table.levels[codes[2 * i + j / 2] >> (j % 2 == 0 ? 4 : 0) & 0x0F]; });
 }
 
 /// \brief Finds the codes of scaled weights.
@@ -172,9 +189,12 @@ struct code_finder {
 /// \brief Codes of `width` scaled weights as bytes, first weight in the high nibble.
 inline void encode_run(const vec& u, const code_finder& finder, std::uint8_t* codes) {
   for (int i = 0; i < 2; ++i)
-    codes[i] = static_cast<std::uint8_t>(finder.info.encode(u.lane[2 * i]) << 4 | finder.info.encode(u.lane[2 * i + 1]));
+    codes[i] = static_cast<std::uint8_t>(finder.info.encode(u.lane[2 * i]) << 4 |
+                                         finder.info.encode(u.lane[2 * i + 1]));
 }
 
+// The order matters: each file uses the ones above it.
+// clang-format off
 #include "pesc/cpu/detail/matmul.inl"
 #include "pesc/cpu/detail/nf4.inl"
 #include "pesc/cpu/detail/fused_memory.inl"
@@ -182,6 +202,7 @@ inline void encode_run(const vec& u, const code_finder& finder, std::uint8_t* co
 #include "pesc/cpu/detail/fused_transposed.inl"
 #include "pesc/cpu/detail/frozen.inl"
 #include "pesc/cpu/detail/quantize.inl"
+// clang-format on
 
 struct kernels : matmul_kernels, frozen_kernels, quantize_kernels {
   static constexpr isa level = isa::scalar;
