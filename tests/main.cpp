@@ -60,7 +60,8 @@ class ctest_reporter : public doctest::IReporter {
     const std::filesystem::path file = test.m_file.c_str();
     const std::string suite = test.m_test_suite;
     const bool suite_names_folder = suite.compare(0, folder.size() + 1, folder + "/") == 0;
-    std::string name = suite_names_folder ? suite : folder + "/" + (suite.empty() ? file.stem().string() : suite);
+    std::string name =
+        suite_names_folder ? suite : folder + "/" + (suite.empty() ? file.stem().string() : suite);
     name += ": ";
     name += test.m_name;
     // CTest keeps one test per name; template cases of equal type names are told apart by a number.
@@ -84,7 +85,9 @@ class run_listener : public ctest_reporter {
  public:
   using ctest_reporter::ctest_reporter;
   void report_query(const doctest::QueryData&) override {}
-  void test_run_end(const doctest::TestRunStats& stats) override { cases_run = stats.numTestCasesPassingFilters; }
+  void test_run_end(const doctest::TestRunStats& stats) override {
+    cases_run = stats.numTestCasesPassingFilters;
+  }
 };
 
 REGISTER_REPORTER("ctest", 1, ctest_reporter);
@@ -98,8 +101,10 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     constexpr std::string_view folder_option = "--ctest-folder=";
-    if (argument.substr(0, folder_option.size()) == folder_option) folder = argument.substr(folder_option.size());
-    constexpr std::string_view queries[] = {"-l", "-h", "-?", "-v", "-c", "--list", "--help", "--version", "--count"};
+    if (argument.substr(0, folder_option.size()) == folder_option)
+      folder = argument.substr(folder_option.size());
+    constexpr std::string_view queries[] = {"-l",     "-h",     "-?",        "-v",     "-c",
+                                            "--list", "--help", "--version", "--count"};
     for (const std::string_view option : queries) query |= argument.substr(0, option.size()) == option;
   }
 

@@ -6,7 +6,8 @@
 namespace pesc::tool {
 
 void add_thread_options(CLI::App& app, machine& m) {
-  add_number(app, "--threads", m.threads, 0, 1024, "Threads; 0: one per hardware thread. Results do not depend on it");
+  add_number(app, "--threads", m.threads, 0, 1024,
+             "Threads; 0: one per hardware thread. Results do not depend on it");
   add_choice(app, "--isa", m.isa, {"auto", "scalar", "avx2", "avx512", "avx512_bf16"},
              "Instruction set; auto: the best of this processor");
 }
@@ -18,7 +19,8 @@ void add_machine_options(CLI::App& app, machine& m) {
 }
 
 void add_tokenizer_option(CLI::App& app, std::string& file) {
-  app.add_option("--tokenizer", file, "Tokenizer file, where the model does not bring one (default: tok*.bin beside the model)");
+  app.add_option("--tokenizer", file,
+                 "Tokenizer file, where the model does not bring one (default: tok*.bin beside the model)");
 }
 
 CLI::Option* add_seed(CLI::App& app, const std::string& name, std::uint64_t& seed, const std::string& text) {
@@ -27,17 +29,21 @@ CLI::Option* add_seed(CLI::App& app, const std::string& name, std::uint64_t& see
     if (!given.starts_with('-') && CLI::detail::lexical_cast(given, number)) return {};
     return pesc::detail::concat("found ", in_quotes(given), ", expected a whole number from 0 to 2^64 - 1");
   };
-  return app.add_option(name, seed, text)->capture_default_str()->check(CLI::Validator(check, "0 to 2^64 - 1"));
+  return app.add_option(name, seed, text)
+      ->capture_default_str()
+      ->check(CLI::Validator(check, "0 to 2^64 - 1"));
 }
 
-void add_seed_option(CLI::App& app, std::uint64_t& seed) { add_seed(app, "--seed", seed, "Seed of all random numbers"); }
+void add_seed_option(CLI::App& app, std::uint64_t& seed) {
+  add_seed(app, "--seed", seed, "Seed of all random numbers");
+}
 
 void add_quiet_option(CLI::App& app, bool& quiet) {
   app.add_flag("--quiet", quiet, "Print results and errors only");
 }
 
-CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value, const std::vector<std::string>& words,
-                        const std::string& text) {
+CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value,
+                        const std::vector<std::string>& words, const std::string& text) {
   std::string all;
   for (const std::string& word : words) all += (all.empty() ? "" : "|") + word;
   const auto check = [words, all](std::string& given) -> std::string {
@@ -50,10 +56,13 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& val
 opened_tokenizer open_tokenizer(const std::string& named, const loaded_model<>& model) {
   const std::string file = named.empty() ? model.tokenizer : named;
   if (file.empty())
-    pesc::detail::raise<format_error>(model.name + ": there is no tokenizer beside this model. Name one: --tokenizer FILE");
+    pesc::detail::raise<format_error>(
+        model.name + ": there is no tokenizer beside this model. Name one: --tokenizer FILE");
   if (!file.ends_with(".bin"))
-    pesc::detail::raise<format_error>(file + ": tokenizers of this kind are not read yet (expected a llama2.c tokenizer, "
-                                             "tok*.bin). Name one: --tokenizer FILE");
+    pesc::detail::raise<format_error>(
+        file +
+        ": tokenizers of this kind are not read yet (expected a llama2.c tokenizer, "
+        "tok*.bin). Name one: --tokenizer FILE");
   return {llama2c_tokenizer::load(file, model.config.llama.vocab), file};
 }
 

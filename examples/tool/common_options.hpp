@@ -38,8 +38,8 @@ CLI::Option* add_number(CLI::App& app, const std::string& name, Number& value, N
 }
 
 /// \brief Adds `--NAME` with a few words to choose from.
-CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value, const std::vector<std::string>& words,
-                        const std::string& text);
+CLI::Option* add_choice(CLI::App& app, const std::string& name, std::string& value,
+                        const std::vector<std::string>& words, const std::string& text);
 
 /// \brief A tokenizer with the file that it came from.
 struct opened_tokenizer {

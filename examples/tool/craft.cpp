@@ -24,7 +24,8 @@ struct craft_options {
 format_info format_of(const craft_options& o) {
   if (o.weights == "bf16") return unquantized<bf16>::info();
   if (o.weights == "float") return unquantized<float>::info();
-  if ((o.block & (o.block - 1)) != 0) refuse_usage("--block ", o.block, ": expected a power of two from 32 to 4096");
+  if ((o.block & (o.block - 1)) != 0)
+    refuse_usage("--block ", o.block, ": expected a power of two from 32 to 4096");
   const int block = static_cast<int>(o.block);
   const scale_kind scales = o.weights == "nf4-dq" ? scale_kind::double_quant : scale_kind::plain;
   return o.weights == "fp4" ? make_code4_info(fp4<>::levels(), block, scales, "fp4")
@@ -32,7 +33,8 @@ format_info format_of(const craft_options& o) {
 }
 
 void check_sizes(const craft_options& o, const llama_config& config) {
-  if (o.experts > 0 && o.top_k > o.experts) refuse_usage("--top-k ", o.top_k, ": there are only ", o.experts, " experts");
+  if (o.experts > 0 && o.top_k > o.experts)
+    refuse_usage("--top-k ", o.top_k, ": there are only ", o.experts, " experts");
   if (o.experts > 0 && o.rank > config.hidden)
     refuse_usage("--rank ", o.rank, ": must be at most the hidden size of the model, ", config.hidden);
   if (o.lora > config.hidden)
@@ -43,10 +45,12 @@ void check_sizes(const craft_options& o, const llama_config& config) {
 int craft_command(const craft_options& o) {
   loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_of(o)});
   if (loaded.sparse() || loaded.lora)
-    pesc::detail::raise<format_error>(o.model + ": this model is crafted already. Tune it: pesc tune --model " + o.model);
+    pesc::detail::raise<format_error>(
+        o.model + ": this model is crafted already. Tune it: pesc tune --model " + o.model);
   check_sizes(o, loaded.config.llama);
-  const std::string tokenizer =
-      o.tokenizer.empty() && loaded.tokenizer.empty() ? std::string{} : open_tokenizer(o.tokenizer, loaded).file;
+  const std::string tokenizer = o.tokenizer.empty() && loaded.tokenizer.empty()
+                                    ? std::string{}
+                                    : open_tokenizer(o.tokenizer, loaded).file;
   if (o.experts > 0) loaded.config.pesc = pesc_config{o.experts, o.top_k, o.rank, o.adapter_scale, true};
   if (o.lora > 0) loaded.lora = lora_config{o.lora, o.alpha, 0.0, {}};
   const auto ctx = make_context(o.on);
@@ -54,10 +58,11 @@ int craft_command(const craft_options& o) {
   json about = json::object();
   about.set("crafted_from", o.model);
   model->save(o.out, tokenizer, about);
-  std::printf("%s: %lld experts, top-%lld, rank %lld, LoRA %lld, weights %s (%s), %lld trainable numbers\n", o.out.c_str(),
-              static_cast<long long>(o.experts), static_cast<long long>(o.experts > 0 ? o.top_k : 0),
-              static_cast<long long>(o.experts > 0 ? o.rank : 0), static_cast<long long>(o.lora), o.weights.c_str(),
-              bytes_text(model->source().weights.bytes()).c_str(), static_cast<long long>(model->trainable_count()));
+  std::printf(
+      "%s: %lld experts, top-%lld, rank %lld, LoRA %lld, weights %s (%s), %lld trainable numbers\n",
+      o.out.c_str(), static_cast<long long>(o.experts), static_cast<long long>(o.experts > 0 ? o.top_k : 0),
+      static_cast<long long>(o.experts > 0 ? o.rank : 0), static_cast<long long>(o.lora), o.weights.c_str(),
+      bytes_text(model->source().weights.bytes()).c_str(), static_cast<long long>(model->trainable_count()));
   return done;
 }
 
@@ -65,16 +70,22 @@ int craft_command(const craft_options& o) {
 
 command add_craft(CLI::App& program) {
   auto o = std::make_shared<craft_options>();
-  CLI::App& app = *program.add_subcommand("craft", "Turn a dense model into a mixture of experts that can be tuned");
+  CLI::App& app =
+      *program.add_subcommand("craft", "Turn a dense model into a mixture of experts that can be tuned");
   app.add_option("--model", o->model, "Dense model: folder or llama2.c file")->required();
   app.add_option("--out", o->out, "Folder for the crafted model")->required();
-  add_number<index_t>(app, "--experts", o->experts, 0, 65536, "Experts of a layer; 0: none, low-rank updates only (QLoRA)");
-  add_number<index_t>(app, "--top-k", o->top_k, 1, max_top_k, "Experts that a token goes to, at most --experts");
-  add_number<index_t>(app, "--rank", o->rank, 1, 65536, "Width of an adapter, at most the hidden size of the model");
-  add_number<index_t>(app, "--lora", o->lora, 0, 65536, "Rank of the low-rank updates of all projections; 0: none");
+  add_number<index_t>(app, "--experts", o->experts, 0, 65536,
+                      "Experts of a layer; 0: none, low-rank updates only (QLoRA)");
+  add_number<index_t>(app, "--top-k", o->top_k, 1, max_top_k,
+                      "Experts that a token goes to, at most --experts");
+  add_number<index_t>(app, "--rank", o->rank, 1, 65536,
+                      "Width of an adapter, at most the hidden size of the model");
+  add_number<index_t>(app, "--lora", o->lora, 0, 65536,
+                      "Rank of the low-rank updates of all projections; 0: none");
   add_number(app, "--alpha", o->alpha, 1e-6, 1e6, "Low-rank updates are scaled by alpha / rank");
   add_number(app, "--adapter-scale", o->adapter_scale, -1e6, 1e6, "Factor of an adapter's output");
-  add_choice(app, "--weights", o->weights, {"nf4-dq", "nf4", "fp4", "bf16", "float"}, "How frozen projections are stored");
+  add_choice(app, "--weights", o->weights, {"nf4-dq", "nf4", "fp4", "bf16", "float"},
+             "How frozen projections are stored");
   add_number<index_t>(app, "--block", o->block, 32, 4096, "Weights that share a scale, a power of two");
   add_seed_option(app, o->seed);
   add_tokenizer_option(app, o->tokenizer);

@@ -11,15 +11,17 @@ record_options to_record_options(const data_options& options) {
   const std::size_t comma = options.fields.find(',');
   if (comma == std::string::npos || comma + 1 == options.fields.size() ||
       options.fields.find(',', comma + 1) != std::string::npos)
-    refuse_usage("--fields ", in_quotes(options.fields), ": expected PROMPT,TARGET, two names with a comma between them");
+    refuse_usage("--fields ", in_quotes(options.fields),
+                 ": expected PROMPT,TARGET, two names with a comma between them");
   out.prompt_field = options.fields.substr(0, comma);
   out.target_field = options.fields.substr(comma + 1);
   return out;
 }
 
-token_records to_tokens(const std::vector<text_record>& records, const tokenizer& text, const llama_config& model,
-                        index_t length, token_summary& summary) {
-  const token_options options{.begin = model.bos, .end = model.eos.empty() ? -1 : model.eos.front(), .max_tokens = length + 1};
+token_records to_tokens(const std::vector<text_record>& records, const tokenizer& text,
+                        const llama_config& model, index_t length, token_summary& summary) {
+  const token_options options{
+      .begin = model.bos, .end = model.eos.empty() ? -1 : model.eos.front(), .max_tokens = length + 1};
   return tokenize_records(
       records, [&](std::string_view t) { return text.encode(t, {.bos = false}); }, options, summary);
 }

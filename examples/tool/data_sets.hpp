@@ -14,9 +14,9 @@ namespace pesc::tool {
 
 /// \brief How data files are read.
 struct data_options {
-  std::string fields;      ///< "PROMPT,TARGET"; empty: fields known by name
+  std::string fields;  ///< "PROMPT,TARGET"; empty: fields known by name
   index_t skip_bad = 0;
-  index_t pieces = 900;    ///< characters of a piece of plain text
+  index_t pieces = 900;  ///< characters of a piece of plain text
 };
 
 /// \brief Checks --fields and turns the options into the library's.
@@ -36,7 +36,7 @@ struct data_set {
                                       const llama_config& model, index_t length, token_summary& summary);
 
 /// \brief Reads a file and tokenises it.
-[[nodiscard]] data_set read_data_set(const std::string& path, const data_options& options, const tokenizer& text,
-                                     const llama_config& model, index_t length);
+[[nodiscard]] data_set read_data_set(const std::string& path, const data_options& options,
+                                     const tokenizer& text, const llama_config& model, index_t length);
 
 }  // namespace pesc::tool

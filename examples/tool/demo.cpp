@@ -35,7 +35,8 @@ class demo {
 
   int run() {
     say("dividing the bundled data");
-    for (demo_domain& d : write_demo_data(o_.out + "/data")) result_.domains.push_back({std::move(d), {}, {}, {}, {}, {}});
+    for (demo_domain& d : write_demo_data(o_.out + "/data"))
+      result_.domains.push_back({std::move(d), {}, {}, {}, {}, {}});
     begin_dense();
     craft();
     if (!tune()) return done;
@@ -59,17 +60,20 @@ class demo {
   }
 
   void begin_dense() {
-    loaded_model<> loaded = open_model(bundled_file("stories260K.bin"), o_.on, o_.quiet, {unquantized<float>::info()});
+    loaded_model<> loaded =
+        open_model(bundled_file("stories260K.bin"), o_.on, o_.quiet, {unquantized<float>::info()});
     tokens_ = open_tokenizer(bundled_file("tok512.bin"), loaded);
     const auto dense = make_session(*ctx_, std::move(loaded), o_.on.compute, o_.seed);
     say("measuring the dense model on held-out texts");
     for (domain_result& d : result_.domains) d.dense = measure(*dense, d.domain);
-    say(pesc::detail::concat("letting it write ", o_.stories, " stories, to be mixed in so that it does not forget them"));
+    say(pesc::detail::concat("letting it write ", o_.stories,
+                             " stories, to be mixed in so that it does not forget them"));
     stories_ = write_stories(*dense, tokens_.text, o_.out + "/data", o_.stories, o_.seed);
   }
 
   void craft() {
-    loaded_model<> loaded = open_model(bundled_file("stories260K.bin"), o_.on, o_.quiet, {nf4<64, double_quant<>>::info()});
+    loaded_model<> loaded =
+        open_model(bundled_file("stories260K.bin"), o_.on, o_.quiet, {nf4<64, double_quant<>>::info()});
     loaded.config.pesc = pesc_config{experts, top_k, rank, 1.0, true};
     loaded.lora = lora_config{lora, alpha, 0.0, {}};
     const auto crafted = make_session(*ctx_, std::move(loaded), o_.on.compute, o_.seed);
@@ -115,33 +119,37 @@ class demo {
       result_.balances.push_back(r.balance);
     });
     result_.seconds = tuned.seconds;
-    result_.tokens_per_second = tuned.seconds > 0 ? static_cast<double>(tuned.trained_tokens) / tuned.seconds : 0.0;
+    result_.tokens_per_second =
+        tuned.seconds > 0 ? static_cast<double>(tuned.trained_tokens) / tuned.seconds : 0.0;
     note_settings(options, tuned);
     if (tuned.end == run_end::finished) return true;
     std::printf("stopped after step %lld of %lld; saved in %s\nto go on: pesc tune --resume %s\n",
-                static_cast<long long>(tuned.counters.step), static_cast<long long>(options.steps), plan.folder.c_str(),
-                plan.folder.c_str());
+                static_cast<long long>(tuned.counters.step), static_cast<long long>(options.steps),
+                plan.folder.c_str(), plan.folder.c_str());
     return false;
   }
 
   void note_settings(const run_options& options, const tuning_result& tuned) {
     char speed[64];
-    std::snprintf(speed, sizeof speed, "%.0f tokens per second, %.0f s", result_.tokens_per_second, result_.seconds);
-    result_.settings = {
-        {"experts", pesc::detail::concat(experts, ", top-", top_k, ", adapter rank ", rank)},
-        {"low-rank updates", pesc::detail::concat("rank ", lora, ", alpha ", alpha)},
-        {"frozen weights", "NF4 in blocks of 64, scales quantised again"},
-        {"steps", pesc::detail::concat(options.steps, " of ", options.micro_batch, " sequences of ", options.length, " tokens")},
-        {"tokens", pesc::detail::concat(tuned.counters.tokens)},
-        {"learning rate", pesc::detail::concat(options.lr, ", warm-up ", options.warmup, " steps, ", options.schedule)},
-        {"speed", speed},
-        {"instruction set", cpu::name_of(ctx_->level())}};
+    std::snprintf(speed, sizeof speed, "%.0f tokens per second, %.0f s", result_.tokens_per_second,
+                  result_.seconds);
+    result_.settings = {{"experts", pesc::detail::concat(experts, ", top-", top_k, ", adapter rank ", rank)},
+                        {"low-rank updates", pesc::detail::concat("rank ", lora, ", alpha ", alpha)},
+                        {"frozen weights", "NF4 in blocks of 64, scales quantised again"},
+                        {"steps", pesc::detail::concat(options.steps, " of ", options.micro_batch,
+                                                       " sequences of ", options.length, " tokens")},
+                        {"tokens", pesc::detail::concat(tuned.counters.tokens)},
+                        {"learning rate", pesc::detail::concat(options.lr, ", warm-up ", options.warmup,
+                                                               " steps, ", options.schedule)},
+                        {"speed", speed},
+                        {"instruction set", cpu::name_of(ctx_->level())}};
   }
 
   /// \brief Measures what was saved, not what is in memory.
   void look_at_tuned() {
     say("measuring the tuned model");
-    const auto tuned = make_session(*ctx_, open_model(o_.out + "/tuned", o_.on, o_.quiet), o_.on.compute, o_.seed);
+    const auto tuned =
+        make_session(*ctx_, open_model(o_.out + "/tuned", o_.on, o_.quiet), o_.on.compute, o_.seed);
     for (domain_result& d : result_.domains) {
       d.tuned = measure(*tuned, d.domain);
       d.after = sample(*tuned, d.domain);
@@ -154,8 +162,8 @@ class demo {
     print_result(result_);
     write_json_output(o_.out + "/summary.json", to_json(result_));
     write_report(o_.out + "/report.html", to_report(result_));
-    std::printf("\nreport: %s/report.html\nto let it write: pesc generate --model %s/tuned --prompt TEXT\n", o_.out.c_str(),
-                o_.out.c_str());
+    std::printf("\nreport: %s/report.html\nto let it write: pesc generate --model %s/tuned --prompt TEXT\n",
+                o_.out.c_str(), o_.out.c_str());
     return done;
   }
 
@@ -176,10 +184,13 @@ std::string default_folder() {
 command add_demo(CLI::App& program) {
   auto o = std::make_shared<demo_options>();
   o->out = default_folder();
-  CLI::App& app = *program.add_subcommand("demo", "Craft, tune and measure a small model on bundled data, with a report");
-  app.add_option("--out", o->out, "Folder for data, models, summary.json and report.html")->capture_default_str();
+  CLI::App& app =
+      *program.add_subcommand("demo", "Craft, tune and measure a small model on bundled data, with a report");
+  app.add_option("--out", o->out, "Folder for data, models, summary.json and report.html")
+      ->capture_default_str();
   add_number<index_t>(app, "--steps", o->steps, 1, 1'000'000, "Optimiser steps");
-  add_number<index_t>(app, "--stories", o->stories, 1, 100'000, "Stories that the dense model writes, to be mixed in");
+  add_number<index_t>(app, "--stories", o->stories, 1, 100'000,
+                      "Stories that the dense model writes, to be mixed in");
   add_seed_option(app, o->seed);
   add_machine_options(app, o->on);
   add_quiet_option(app, o->quiet);

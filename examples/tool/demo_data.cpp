@@ -13,7 +13,8 @@ namespace {
 
 std::vector<std::string> data_folders() {
   std::vector<std::string> out;
-  if (const char* named = std::getenv("PESC_DATA"); named != nullptr && *named != '\0') out.emplace_back(named);
+  if (const char* named = std::getenv("PESC_DATA"); named != nullptr && *named != '\0')
+    out.emplace_back(named);
   out.emplace_back(PESC_EXAMPLE_DATA);
   std::error_code ignored;
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", ignored);
@@ -67,7 +68,8 @@ std::string bundled_file(const std::string& name) {
       if (const std::string path = folder + below + '/' + name; pesc::detail::exists(path)) return path;
     searched += (searched.empty() ? "" : ", ") + folder;
   }
-  pesc::detail::raise<io_error>(name + ": there is no such file in " + searched + ". Name the folder: PESC_DATA=DIR");
+  pesc::detail::raise<io_error>(name + ": there is no such file in " + searched +
+                                ". Name the folder: PESC_DATA=DIR");
 }
 
 std::vector<demo_domain> write_demo_data(const std::string& folder) {
@@ -79,24 +81,28 @@ std::vector<demo_domain> write_demo_data(const std::string& folder) {
   const auto instructions = records_of("self_instruct_user_oriented.jsonl");
   const auto verse = records_of("tinyshakespeare.txt");
   const auto held_verse = drop_records(verse, -60);
-  return {{"maths", write_records(file("maths.jsonl"), records_of("gsm8k_train.jsonl")),
-           write_records(file("maths_held_out.jsonl"), maths), maths[0].prompt},
-          {"code",
-           write_records(file("code.jsonl"), select_records(tasks, [](const text_record& r) { return !is_held_out_task(r); })),
-           write_records(file("code_held_out.jsonl"), held_tasks), held_tasks[0].prompt},
-          {"instructions", write_records(file("instructions.jsonl"), records_of("self_instruct_seed_tasks.jsonl")),
-           write_records(file("instructions_held_out.jsonl"), instructions), instructions[0].prompt},
-          {"verse", write_pieces(file("verse.txt"), take_records(verse, -60)),
-           write_pieces(file("verse_held_out.txt"), held_verse), beginning(held_verse[1].target, 60)},
-          {"stories", "", write_records(file("stories_held_out.jsonl"), records_of("tinystories_sample_5.txt")),
-           "Once upon a time"}};
+  return {
+      {"maths", write_records(file("maths.jsonl"), records_of("gsm8k_train.jsonl")),
+       write_records(file("maths_held_out.jsonl"), maths), maths[0].prompt},
+      {"code",
+       write_records(file("code.jsonl"),
+                     select_records(tasks, [](const text_record& r) { return !is_held_out_task(r); })),
+       write_records(file("code_held_out.jsonl"), held_tasks), held_tasks[0].prompt},
+      {"instructions",
+       write_records(file("instructions.jsonl"), records_of("self_instruct_seed_tasks.jsonl")),
+       write_records(file("instructions_held_out.jsonl"), instructions), instructions[0].prompt},
+      {"verse", write_pieces(file("verse.txt"), take_records(verse, -60)),
+       write_pieces(file("verse_held_out.txt"), held_verse), beginning(held_verse[1].target, 60)},
+      {"stories", "", write_records(file("stories_held_out.jsonl"), records_of("tinystories_sample_5.txt")),
+       "Once upon a time"}};
 }
 
 std::string write_stories(session& model, const tokenizer& tokens, const std::string& folder, index_t count,
                           std::uint64_t seed) {
   std::vector<text_record> stories;
   for (index_t i = 0; i < count; ++i) {
-    const sampling_options sampling{.temperature = 1.0, .seed = seed * 1000003 + static_cast<std::uint64_t>(i)};
+    const sampling_options sampling{.temperature = 1.0,
+                                    .seed = seed * 1000003 + static_cast<std::uint64_t>(i)};
     text_record story;
     story.target = continuation(model, tokens, "", 400, sampling);
     if (!story.target.empty()) stories.push_back(std::move(story));

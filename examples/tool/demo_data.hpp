@@ -29,7 +29,7 @@ struct demo_domain {
 
 /// \brief Lets a model write stories into a data file, so that it does not forget them while it learns other things.
 /// \returns the path
-[[nodiscard]] std::string write_stories(session& model, const tokenizer& tokens, const std::string& folder, index_t count,
-                                        std::uint64_t seed);
+[[nodiscard]] std::string write_stories(session& model, const tokenizer& tokens, const std::string& folder,
+                                        index_t count, std::uint64_t seed);
 
 }  // namespace pesc::tool

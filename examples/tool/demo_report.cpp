@@ -47,9 +47,12 @@ std::string sentence(const demo_result& result) {
     ++count;
   }
   char text[96];
-  std::snprintf(text, sizeof text, "; the loss on stories, which it could write before, changed by %+.2f.", kept);
-  return pesc::detail::concat("A 260,000-parameter story writer as a mixture of ", result.experts, " experts. Tuning lowered the "
-                              "held-out loss on ", count, " domains (", better, ")", text);
+  std::snprintf(text, sizeof text, "; the loss on stories, which it could write before, changed by %+.2f.",
+                kept);
+  return pesc::detail::concat("A 260,000-parameter story writer as a mixture of ", result.experts,
+                              " experts. Tuning lowered the "
+                              "held-out loss on ",
+                              count, " domains (", better, ")", text);
 }
 
 }  // namespace
@@ -57,8 +60,8 @@ std::string sentence(const demo_result& result) {
 void print_result(const demo_result& result) {
   std::printf("\nheld-out loss, nats per target token\n%-14s %8s %8s %8s\n", "", "dense", "crafted", "tuned");
   for (const domain_result& d : result.domains)
-    std::printf("%-14s %8.3f %8.3f %8.3f%s\n", d.domain.name.c_str(), d.dense.loss, d.crafted.loss, d.tuned.loss,
-                d.domain.train.empty() ? "  (not trained on these: what is kept)" : "");
+    std::printf("%-14s %8.3f %8.3f %8.3f%s\n", d.domain.name.c_str(), d.dense.loss, d.crafted.loss,
+                d.tuned.loss, d.domain.train.empty() ? "  (not trained on these: what is kept)" : "");
   std::printf("\nexpert load by domain, per cent of its slots\n%-14s", "");
   for (index_t e = 0; e < result.experts; ++e) std::printf(" %5lld", static_cast<long long>(e));
   std::printf("\n");
@@ -102,8 +105,8 @@ report to_report(const demo_result& result) {
   std::vector<std::string> names, layers;
   std::vector<index_t> by_domain;
   for (const domain_result& d : result.domains) {
-    out.domains.push_back({d.domain.name, d.dense.loss, d.crafted.loss, d.tuned.loss, d.tuned.records, d.tuned.tokens,
-                           !d.domain.train.empty()});
+    out.domains.push_back({d.domain.name, d.dense.loss, d.crafted.loss, d.tuned.loss, d.tuned.records,
+                           d.tuned.tokens, !d.domain.train.empty()});
     out.samples.push_back({d.domain.name, d.domain.prompt, d.before, d.after});
     names.push_back(d.domain.name);
     const std::vector<index_t> load = over_layers(d.tuned, result.experts);
@@ -111,8 +114,10 @@ report to_report(const demo_result& result) {
   }
   for (index_t l = 0; l < result.layers; ++l) layers.push_back(std::to_string(l));
   out.charts.push_back(loss_chart(result.steps, result.losses));
-  out.charts.push_back({"Balance loss", "step", "2 = balanced", {{"each step", result.steps, result.balances, false}}});
-  out.loads.push_back(load_map("Layer by expert, all held-out texts", "layer", layers, result.experts, over_domains(result)));
+  out.charts.push_back(
+      {"Balance loss", "step", "2 = balanced", {{"each step", result.steps, result.balances, false}}});
+  out.loads.push_back(
+      load_map("Layer by expert, all held-out texts", "layer", layers, result.experts, over_domains(result)));
   out.loads.push_back(load_map("Domain by expert, all layers", "domain", names, result.experts, by_domain));
   return out;
 }

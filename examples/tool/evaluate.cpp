@@ -17,9 +17,8 @@ struct evaluate_options {
 };
 
 void print_line(std::FILE* to, const std::string& path, const evaluation& found) {
-  std::fprintf(to, "%-40s loss %.4f  %lld target tokens  %lld records\n",
-               path.c_str(), found.loss,
-              static_cast<long long>(found.tokens), static_cast<long long>(found.records));
+  std::fprintf(to, "%-40s loss %.4f  %lld target tokens  %lld records\n", path.c_str(), found.loss,
+               static_cast<long long>(found.tokens), static_cast<long long>(found.records));
   std::fflush(to);
 }
 
@@ -31,7 +30,8 @@ int evaluate_command(const evaluate_options& o) {
     refuse_usage("--length ", o.length, ": this model holds at most ", config.max_positions, " tokens");
   const index_t length = o.length > 0 ? o.length : config.max_positions;
   std::vector<data_set> sets;
-  for (const std::string& path : o.data) sets.push_back(read_data_set(path, o.reading, tokens.text, config, length));
+  for (const std::string& path : o.data)
+    sets.push_back(read_data_set(path, o.reading, tokens.text, config, length));
   const auto ctx = make_context(o.on);
   const auto model = make_session(*ctx, std::move(loaded), o.on.compute, 0);
   json by_file = json::object();
@@ -52,18 +52,24 @@ int evaluate_command(const evaluate_options& o) {
 
 command add_evaluate(CLI::App& program) {
   auto o = std::make_shared<evaluate_options>();
-  CLI::App& app = *program.add_subcommand("evaluate", "Measure losses on data files, in nats per target token");
+  CLI::App& app =
+      *program.add_subcommand("evaluate", "Measure losses on data files, in nats per target token");
   app.add_option("--model", o->model, "Model folder or llama2.c file")->required();
   app.add_option("--data", o->data, "Data files, .jsonl or .txt")->required();
   app.add_option("--json", o->json_file, "Write the losses to this file; - is standard output");
-  add_number<index_t>(app, "--length", o->length, 0, 1'000'000, "Records are cut at this many tokens; 0: what the model holds");
-  app.add_option("--fields", o->reading.fields, "Names of the fields of a record: PROMPT,TARGET (default: known names)");
-  add_number<index_t>(app, "--skip-bad", o->reading.skip_bad, 0, 1'000'000'000, "Go on after this many bad lines");
+  add_number<index_t>(app, "--length", o->length, 0, 1'000'000,
+                      "Records are cut at this many tokens; 0: what the model holds");
+  app.add_option("--fields", o->reading.fields,
+                 "Names of the fields of a record: PROMPT,TARGET (default: known names)");
+  add_number<index_t>(app, "--skip-bad", o->reading.skip_bad, 0, 1'000'000'000,
+                      "Go on after this many bad lines");
   add_number<index_t>(app, "--piece", o->reading.pieces, 1, 1'000'000, "Characters of a piece of plain text");
   add_tokenizer_option(app, o->tokenizer);
   add_machine_options(app, o->on);
   add_quiet_option(app, o->quiet);
-  app.footer("Example: pesc evaluate --model runs/first --data gsm8k_test.jsonl tinystories_sample_5.txt --json losses.json");
+  app.footer(
+      "Example: pesc evaluate --model runs/first --data gsm8k_test.jsonl tinystories_sample_5.txt --json "
+      "losses.json");
   return [o] { return evaluate_command(*o); };
 }
 

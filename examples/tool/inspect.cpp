@@ -28,7 +28,8 @@ json inspect_safetensors(const std::string& path, bool map, std::FILE* to) {
   for (const tensor_info& t : file.tensors()) {
     json entry = json::object();
     tensors.set(t.name, std::move(entry.set("dtype", t.dtype_name).set("shape", shape_json(t.shape))));
-    std::fprintf(to, "%-72s %-6s %s\n", one_line(t.name, 160).c_str(), t.dtype_name.c_str(), shape_text(t.shape).c_str());
+    std::fprintf(to, "%-72s %-6s %s\n", one_line(t.name, 160).c_str(), t.dtype_name.c_str(),
+                 shape_text(t.shape).c_str());
   }
   std::fprintf(to, "%s: %zu tensors\n", path.c_str(), file.tensors().size());
   json out = json::object();
@@ -37,7 +38,8 @@ json inspect_safetensors(const std::string& path, bool map, std::FILE* to) {
 
 json inspect_tokenizer(const std::string& path, std::FILE* to) {
   const tokenizer t = llama2c_tokenizer::load(path);
-  std::fprintf(to, "%s: tokenizer of %d pieces, start %d, end %d\n", path.c_str(), t.size(), t.bos(), t.eos());
+  std::fprintf(to, "%s: tokenizer of %d pieces, start %d, end %d\n", path.c_str(), t.size(), t.bos(),
+               t.eos());
   json out = json::object();
   return std::move(out.set("kind", "tokenizer").set("pieces", index_t{t.size()}));
 }
@@ -45,9 +47,11 @@ json inspect_tokenizer(const std::string& path, std::FILE* to) {
 json inspect_data(const std::string& path, std::FILE* to) {
   record_summary found;
   const auto records = read_records(path, {}, found);
-  std::fprintf(to, "%s: %lld records in %lld lines, %lld with an empty target\n", path.c_str(), static_cast<long long>(found.records),
-              static_cast<long long>(found.lines), static_cast<long long>(found.empty_target));
-  std::fprintf(to, "first prompt: %s\nfirst target: %s\n", in_quotes(records[0].prompt).c_str(), in_quotes(records[0].target).c_str());
+  std::fprintf(to, "%s: %lld records in %lld lines, %lld with an empty target\n", path.c_str(),
+               static_cast<long long>(found.records), static_cast<long long>(found.lines),
+               static_cast<long long>(found.empty_target));
+  std::fprintf(to, "first prompt: %s\nfirst target: %s\n", in_quotes(records[0].prompt).c_str(),
+               in_quotes(records[0].target).c_str());
   json out = json::object();
   return std::move(out.set("kind", "data").set("records", found.records).set("lines", found.lines));
 }
@@ -55,23 +59,31 @@ json inspect_data(const std::string& path, std::FILE* to) {
 void print_model(const loaded_model<>& m, std::FILE* to) {
   const llama_config& c = m.config.llama;
   std::fprintf(to, "%s: %s model\n", m.name.c_str(), m.sparse() ? "sparse (PESC)" : "dense");
-  std::fprintf(to, "  vocabulary %lld, hidden %lld, feed-forward %lld, layers %lld, heads %lld (%lld key-value) of %lld, positions %lld\n",
-              static_cast<long long>(c.vocab), static_cast<long long>(c.hidden), static_cast<long long>(c.intermediate),
-              static_cast<long long>(c.layers), static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
-              static_cast<long long>(c.head_dim), static_cast<long long>(c.max_positions));
+  std::fprintf(to,
+               "  vocabulary %lld, hidden %lld, feed-forward %lld, layers %lld, heads %lld (%lld key-value) "
+               "of %lld, positions %lld\n",
+               static_cast<long long>(c.vocab), static_cast<long long>(c.hidden),
+               static_cast<long long>(c.intermediate), static_cast<long long>(c.layers),
+               static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
+               static_cast<long long>(c.head_dim), static_cast<long long>(c.max_positions));
   const format_info& f = m.weights.format;
-  std::fprintf(to, "  frozen weights %s%s, %s in memory\n", f.name,
-              f.element != element_kind::code4 ? ""
-                  : pesc::detail::concat(" in blocks of ", f.block,
-                                         f.scales == scale_kind::double_quant ? ", scales quantised again" : "").c_str(),
-              bytes_text(m.weights.bytes()).c_str());
+  std::fprintf(
+      to, "  frozen weights %s%s, %s in memory\n", f.name,
+      f.element != element_kind::code4
+          ? ""
+          : pesc::detail::concat(" in blocks of ", f.block,
+                                 f.scales == scale_kind::double_quant ? ", scales quantised again" : "")
+                .c_str(),
+      bytes_text(m.weights.bytes()).c_str());
   if (m.config.pesc)
-    std::fprintf(to, "  experts %lld, top-%lld, adapter rank %lld, adapter scale %g\n", static_cast<long long>(m.config.pesc->experts),
-                static_cast<long long>(m.config.pesc->top_k), static_cast<long long>(m.config.pesc->adapter_dim),
-                m.config.pesc->moe_scaling);
-  if (m.lora) std::fprintf(to, "  low-rank updates of rank %lld, alpha %g\n", static_cast<long long>(m.lora->rank), m.lora->alpha);
-  std::fprintf(to, "  tokenizer %s\n  training steps %lld\n", m.tokenizer.empty() ? "none" : m.tokenizer.c_str(),
-              static_cast<long long>(m.step));
+    std::fprintf(to, "  experts %lld, top-%lld, adapter rank %lld, adapter scale %g\n",
+                 static_cast<long long>(m.config.pesc->experts), static_cast<long long>(m.config.pesc->top_k),
+                 static_cast<long long>(m.config.pesc->adapter_dim), m.config.pesc->moe_scaling);
+  if (m.lora)
+    std::fprintf(to, "  low-rank updates of rank %lld, alpha %g\n", static_cast<long long>(m.lora->rank),
+                 m.lora->alpha);
+  std::fprintf(to, "  tokenizer %s\n  training steps %lld\n",
+               m.tokenizer.empty() ? "none" : m.tokenizer.c_str(), static_cast<long long>(m.step));
 }
 
 json inspect_model(const std::string& path, bool map, std::FILE* to) {
@@ -80,7 +92,10 @@ json inspect_model(const std::string& path, bool map, std::FILE* to) {
   const loaded_model<> m = open_model(path, on, false);
   print_model(m, to);
   json out = json::object();
-  return std::move(out.set("kind", "model").set("sparse", m.sparse()).set("step", m.step).set("config", to_json(m.config)));
+  return std::move(out.set("kind", "model")
+                       .set("sparse", m.sparse())
+                       .set("step", m.step)
+                       .set("config", to_json(m.config)));
 }
 
 int inspect_command(const inspect_options& o) {
@@ -104,7 +119,8 @@ int inspect_command(const inspect_options& o) {
 
 command add_inspect(CLI::App& program) {
   auto o = std::make_shared<inspect_options>();
-  CLI::App& app = *program.add_subcommand("inspect", "Check a model, tokenizer, data or safetensors file and tell what it holds");
+  CLI::App& app = *program.add_subcommand(
+      "inspect", "Check a model, tokenizer, data or safetensors file and tell what it holds");
   app.add_option("path", o->path, "File or folder")->required();
   app.add_option("--json", o->json_file, "Write what was found to this file; - is standard output");
   app.add_flag("--mmap", o->map, "Map model files instead of reading them");

@@ -9,7 +9,9 @@
 namespace pesc::tool {
 
 /// \brief Where text for people goes: not among JSON on standard output.
-[[nodiscard]] inline std::FILE* text_output(const std::string& json_file) { return json_file == "-" ? stderr : stdout; }
+[[nodiscard]] inline std::FILE* text_output(const std::string& json_file) {
+  return json_file == "-" ? stderr : stdout;
+}
 
 /// \brief Writes a value to a file, whole or not at all; "-" is standard output, an empty name nothing.
 /// \throws io_error

@@ -22,8 +22,9 @@ std::string unknown_command(const CLI::App& program, int argc, char** argv) {
     all += (all.empty() ? "" : ", ") + sub->get_name();
   }
   const std::string near = nearest_name(argv[1], known);
-  return pesc::detail::concat("there is no command ", in_quotes(argv[1]), near.empty() ? ". There are " : ". Did you mean ",
-                              near.empty() ? all : near, near.empty() ? "" : "?");
+  return pesc::detail::concat("there is no command ", in_quotes(argv[1]),
+                              near.empty() ? ". There are " : ". Did you mean ", near.empty() ? all : near,
+                              near.empty() ? "" : "?");
 }
 
 /// \brief What is wrong with the first option that no command knows, with the one that was meant; empty without one.
@@ -38,10 +39,12 @@ std::string unknown_option(const CLI::App& program, int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     const std::string name{argument.substr(0, argument.find('='))};
-    if (!name.starts_with("--") || name.size() == 2 || std::find(known.begin(), known.end(), name) != known.end()) continue;
+    if (!name.starts_with("--") || name.size() == 2 ||
+        std::find(known.begin(), known.end(), name) != known.end())
+      continue;
     const std::string near = nearest_name(name, known);
-    return pesc::detail::concat("there is no option ", in_quotes(name), near.empty() ? "" : ". Did you mean ", near,
-                                near.empty() ? "" : "?");
+    return pesc::detail::concat("there is no option ", in_quotes(name), near.empty() ? "" : ". Did you mean ",
+                                near, near.empty() ? "" : "?");
   }
   return {};
 }
@@ -93,9 +96,12 @@ int run(CLI::App& program, const std::vector<std::pair<std::string, tool::comman
 int main(int argc, char** argv) {
   // A limit on file sizes is then an error like a full disk, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
-  CLI::App program{"Turns a dense Llama-type model into a mixture of experts (PESC), tunes it, measures it, lets it write.",
-                   "pesc"};
-  program.set_version_flag("--version", [] { return tool::version_text(); }, "Print versions and instruction sets and exit");
+  CLI::App program{
+      "Turns a dense Llama-type model into a mixture of experts (PESC), tunes it, measures it, lets it "
+      "write.",
+      "pesc"};
+  program.set_version_flag(
+      "--version", [] { return tool::version_text(); }, "Print versions and instruction sets and exit");
   program.require_subcommand(1);
   program.footer("Example: pesc demo");
   const std::vector<std::pair<std::string, tool::command>> commands = {

@@ -50,20 +50,24 @@ class model_session final : public session {
 
   tuning_result tune(const tuning_plan& plan, const tuning_hooks& hooks) override {
     apply(plan);
-    trainer_type training(*ctx_, model_, arena_.view(), plan.trainer, plan.batch.sequences * plan.batch.length);
+    trainer_type training(*ctx_, model_, arena_.view(), plan.trainer,
+                          plan.batch.sequences * plan.batch.length);
     batch_builder data(plan.sets, mixture(sources_of(plan), plan.trainer.seed), plan.batch);
     if (plan.resume != nullptr) restore(*plan.resume, training, data);
-    std::vector<token_batch> batches(static_cast<std::size_t>(plan.trainer.accumulation), token_batch(plan.batch));
+    std::vector<token_batch> batches(static_cast<std::size_t>(plan.trainer.accumulation),
+                                     token_batch(plan.batch));
     const index_t tokens_before = training.counters().tokens;
     bool fresh = plan.resume == nullptr;
     const auto save = [&](bool keep) {
       if (plan.folder.empty()) return;
-      save_state(plan, training, data, {.step = training.counters().step, .keep = keep, .fresh = std::exchange(fresh, false)});
+      save_state(plan, training, data,
+                 {.step = training.counters().step, .keep = keep, .fresh = std::exchange(fresh, false)});
     };
     const auto begin = std::chrono::steady_clock::now();
     tuning_result out;
-    out.end = run_steps(training, data, batches, plan.run, loaded_.ffn_shape().experts, hooks.on_step, [&] { save(true); },
-                        hooks.stop);
+    out.end = run_steps(
+        training, data, batches, plan.run, loaded_.ffn_shape().experts, hooks.on_step, [&] { save(true); },
+        hooks.stop);
     out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     out.counters = training.counters();
     out.trained_tokens = training.counters().tokens - tokens_before;
@@ -100,7 +104,8 @@ class model_session final : public session {
     const std::string file = from.place.folder + '/' + run_file;
     const json_fields run{from.run, file};
     const trainer_counters counters = parse_counters(run.get_object("counters"));
-    const index_t updates = load_optimizer(from.place.folder, model_, training.first_moment(), training.second_moment());
+    const index_t updates =
+        load_optimizer(from.place.folder, model_, training.first_moment(), training.second_moment());
     if (updates != counters.updates)
       pesc::detail::raise<format_error>(pesc::detail::concat(file, ": the run has ", counters.updates,
                                                              " updates, the optimiser's file ", updates));

@@ -14,7 +14,8 @@ struct option_adder {
   void number(const std::string& name, Number& value, Number least, Number most, const std::string& text) {
     added[name] = add_number<Number>(app, "--" + name, value, least, most, text);
   }
-  void choice(const std::string& name, std::string& value, const std::vector<std::string>& words, const std::string& text) {
+  void choice(const std::string& name, std::string& value, const std::vector<std::string>& words,
+              const std::string& text) {
     added[name] = add_choice(app, "--" + name, value, words, text);
   }
   void flag(const std::string& name, bool& value, const std::string& text) {
@@ -34,24 +35,33 @@ struct every_option {
   F f;
 
   template <class Number>
-  void number(const std::string& name, Number& value, std::remove_const_t<Number> least, std::remove_const_t<Number> most,
-              const std::string&) {
+  void number(const std::string& name, Number& value, std::remove_const_t<Number> least,
+              std::remove_const_t<Number> most, const std::string&) {
     f(name, value);
     if (value < least || value > most)
-      pesc::detail::raise<format_error>(pesc::detail::concat("option ", name, " is ", value, ", expected ", least, " to ", most));
+      pesc::detail::raise<format_error>(
+          pesc::detail::concat("option ", name, " is ", value, ", expected ", least, " to ", most));
   }
   template <class Text>
-  void choice(const std::string& name, Text& value, const std::vector<std::string>& words, const std::string&) {
+  void choice(const std::string& name, Text& value, const std::vector<std::string>& words,
+              const std::string&) {
     f(name, value);
     if (std::find(words.begin(), words.end(), value) == words.end())
-      pesc::detail::raise<format_error>(pesc::detail::concat("option ", name, " is ", in_quotes(value), ", which is unknown"));
+      pesc::detail::raise<format_error>(
+          pesc::detail::concat("option ", name, " is ", in_quotes(value), ", which is unknown"));
   }
   template <class Flag>
-  void flag(const std::string& name, Flag& value, const std::string&) { f(name, value); }
+  void flag(const std::string& name, Flag& value, const std::string&) {
+    f(name, value);
+  }
   template <class Text>
-  void text(const std::string& name, Text& value, const std::string&) { f(name, value); }
+  void text(const std::string& name, Text& value, const std::string&) {
+    f(name, value);
+  }
   template <class Seed>
-  void seed(const std::string& name, Seed& value, const std::string&) { f(name, value); }
+  void seed(const std::string& name, Seed& value, const std::string&) {
+    f(name, value);
+  }
 };
 
 template <class F>
@@ -69,7 +79,8 @@ std::map<std::string, CLI::Option*> add_run_options(CLI::App& app, run_options& 
 
 json to_json(const run_options& o) {
   json out = json::object();
-  visit_run_options(o, every_option{[&](const std::string& name, const auto& value) { out.set(name, json{value}); }});
+  visit_run_options(
+      o, every_option{[&](const std::string& name, const auto& value) { out.set(name, json{value}); }});
   return out;
 }
 
@@ -114,7 +125,8 @@ tuning_plan to_plan(const run_options& o, std::int32_t padding_id) {
   out.trainer.balance.z_coefficient = static_cast<float>(o.z);
   out.trainer.accumulation = o.accumulate;
   out.trainer.seed = o.seed;
-  out.batch = {o.layout == "pad" ? batch_layout::pad : batch_layout::pack, o.micro_batch, o.length, padding_id};
+  out.batch = {o.layout == "pad" ? batch_layout::pad : batch_layout::pack, o.micro_batch, o.length,
+               padding_id};
   const schedule_kind kind = o.schedule == "constant" ? schedule_kind::constant
                              : o.schedule == "linear" ? schedule_kind::linear
                                                       : schedule_kind::cosine;

@@ -46,12 +46,16 @@ void visit_run_options(Options& o, Visitor&& visit) {
   using words = std::vector<std::string>;
   visit.number("steps", o.steps, index_t{1}, index_t{1'000'000'000}, "Optimiser steps of the whole run");
   visit.number("micro-batch", o.micro_batch, index_t{1}, index_t{65536}, "Sequences of a micro-batch");
-  visit.number("length", o.length, index_t{2}, index_t{1'000'000}, "Tokens of a sequence; longer records are cut or split");
-  visit.choice("layout", o.layout, words{"pack", "pad"}, "Records one behind the other, or one per sequence and padded");
+  visit.number("length", o.length, index_t{2}, index_t{1'000'000},
+               "Tokens of a sequence; longer records are cut or split");
+  visit.choice("layout", o.layout, words{"pack", "pad"},
+               "Records one behind the other, or one per sequence and padded");
   visit.number("accumulate", o.accumulate, index_t{1}, index_t{65536}, "Micro-batches of a step");
   visit.number("lr", o.lr, 1e-12, 10.0, "Learning rate");
-  visit.choice("schedule", o.schedule, words{"constant", "cosine", "linear"}, "How the learning rate goes on after the warm-up");
-  visit.number("warmup", o.warmup, index_t{0}, index_t{1'000'000'000}, "Steps over which the learning rate rises");
+  visit.choice("schedule", o.schedule, words{"constant", "cosine", "linear"},
+               "How the learning rate goes on after the warm-up");
+  visit.number("warmup", o.warmup, index_t{0}, index_t{1'000'000'000},
+               "Steps over which the learning rate rises");
   visit.number("final-lr", o.final_lr, 0.0, 1.0, "Share of the learning rate that is left at the end");
   visit.number("weight-decay", o.weight_decay, 0.0, 10.0, "Weight decay of AdamW");
   visit.number("clip", o.clip, 0.0, 1e9, "Largest norm of the gradient; 0: no limit");
@@ -62,12 +66,17 @@ void visit_run_options(Options& o, Visitor&& visit) {
   visit.flag("recompute", o.recompute, "Keep less for the backward pass and compute it again");
   visit.seed("seed", o.seed, "Seed of data order and dropout");
   visit.choice("compute", o.compute, words{"float", "bf16"}, "How products with frozen weights are formed");
-  visit.choice("isa", o.isa, words{"auto", "scalar", "avx2", "avx512", "avx512_bf16"}, "Instruction set; auto: the best here");
-  visit.text("fields", o.reading.fields, "Names of the fields of a record: PROMPT,TARGET (default: known names)");
-  visit.number("skip-bad", o.reading.skip_bad, index_t{0}, index_t{1'000'000'000}, "Go on after this many bad lines");
-  visit.number("piece", o.reading.pieces, index_t{1}, index_t{1'000'000}, "Characters of a piece of plain text");
-  visit.number("save-every", o.save_every, index_t{0}, index_t{1'000'000'000},
-               "Steps between saved states, of which the last two stay under DIR/checkpoints; 0: only at the end");
+  visit.choice("isa", o.isa, words{"auto", "scalar", "avx2", "avx512", "avx512_bf16"},
+               "Instruction set; auto: the best here");
+  visit.text("fields", o.reading.fields,
+             "Names of the fields of a record: PROMPT,TARGET (default: known names)");
+  visit.number("skip-bad", o.reading.skip_bad, index_t{0}, index_t{1'000'000'000},
+               "Go on after this many bad lines");
+  visit.number("piece", o.reading.pieces, index_t{1}, index_t{1'000'000},
+               "Characters of a piece of plain text");
+  visit.number(
+      "save-every", o.save_every, index_t{0}, index_t{1'000'000'000},
+      "Steps between saved states, of which the last two stay under DIR/checkpoints; 0: only at the end");
 }
 
 /// \brief Adds all of them to a command; tells later which ones were given.

@@ -16,7 +16,8 @@ std::unique_ptr<cpu_backend> make_context(const machine& m) {
   refuse_usage("--isa ", m.isa, ": expected auto, scalar, avx2, avx512 or avx512_bf16");
 }
 
-loaded_model<> open_model(const std::string& path, const machine& m, bool quiet, const weight_options& format) {
+loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
+                          const weight_options& format) {
   try {
     loaded_model<> out = load_model<>({.path = path, .adapter = {}, .map = m.map}, format);
     warn(out.warnings, quiet);
@@ -31,8 +32,10 @@ std::unique_ptr<session> make_session(cpu_backend& ctx, loaded_model<> model, co
                                       std::uint64_t seed) {
   const bool sparse = model.sparse();
   if (compute == "bf16")
-    return sparse ? make_sparse_bf16(ctx, std::move(model), seed) : make_dense_bf16(ctx, std::move(model), seed);
-  return sparse ? make_sparse_float(ctx, std::move(model), seed) : make_dense_float(ctx, std::move(model), seed);
+    return sparse ? make_sparse_bf16(ctx, std::move(model), seed)
+                  : make_dense_bf16(ctx, std::move(model), seed);
+  return sparse ? make_sparse_float(ctx, std::move(model), seed)
+                : make_dense_float(ctx, std::move(model), seed);
 }
 
 }  // namespace pesc::tool

@@ -27,11 +27,13 @@ class session {
   [[nodiscard]] virtual index_t trainable_count() const = 0;
 
   /// \brief Loss on records; asks between batches whether to go on.
-  [[nodiscard]] virtual evaluation evaluate(const token_records& records, function_ref<bool()> keep_going) = 0;
+  [[nodiscard]] virtual evaluation evaluate(const token_records& records,
+                                            function_ref<bool()> keep_going) = 0;
 
   /// \brief Continues a prompt; see `pesc::generate`.
-  virtual index_t generate(std::span<const std::int32_t> prompt, index_t max_tokens, const sampling_options& options,
-                           std::span<const std::int32_t> stop, function_ref<bool(std::int32_t)> emit) = 0;
+  virtual index_t generate(std::span<const std::int32_t> prompt, index_t max_tokens,
+                           const sampling_options& options, std::span<const std::int32_t> stop,
+                           function_ref<bool(std::int32_t)> emit) = 0;
 
   /// \brief What tuning with these options would allocate.
   [[nodiscard]] virtual memory_estimate estimate(const tuning_plan& plan) = 0;
@@ -46,8 +48,8 @@ class session {
 
 /// \brief How and on what a session computes.
 struct machine {
-  int threads = 0;            ///< 0: one per hardware thread
-  std::string isa = "auto";   ///< instruction set
+  int threads = 0;           ///< 0: one per hardware thread
+  std::string isa = "auto";  ///< instruction set
   std::string compute = "float";
   bool map = false;
 };
@@ -63,8 +65,8 @@ struct machine {
 
 /// \brief Makes the session that fits the model: dense or sparse, float or bf16.
 /// \param seed  of the trainable tensors that the model does not bring
-[[nodiscard]] std::unique_ptr<session> make_session(cpu_backend& ctx, loaded_model<> model, const std::string& compute,
-                                                    std::uint64_t seed);
+[[nodiscard]] std::unique_ptr<session> make_session(cpu_backend& ctx, loaded_model<> model,
+                                                    const std::string& compute, std::uint64_t seed);
 
 std::unique_ptr<session> make_dense_float(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
 std::unique_ptr<session> make_dense_bf16(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);

@@ -54,7 +54,8 @@ void refuse_other_data(const std::vector<weighted_path>& given, const std::vecto
                        const std::string& folder) {
   const auto text = [](const std::vector<weighted_path>& data) {
     std::string out;
-    for (const weighted_path& d : data) out += pesc::detail::concat(out.empty() ? "" : " ", absolute(d.path), ':', d.weight);
+    for (const weighted_path& d : data)
+      out += pesc::detail::concat(out.empty() ? "" : " ", absolute(d.path), ':', d.weight);
     return out;
   };
   if (text(given) != text(saved))
@@ -72,7 +73,8 @@ run_setup saved_run(const tune_options& o) {
   if (o.given.at("save-every")->count() > 0) out.options.save_every = o.run.save_every;
   out.model = run.get_string("model");
   if (!o.model.empty() && absolute(o.model) != out.model)
-    refuse_usage("--model ", absolute(o.model), " contradicts the run in ", o.resume, ", which began from ", out.model);
+    refuse_usage("--model ", absolute(o.model), " contradicts the run in ", o.resume, ", which began from ",
+                 out.model);
   for (const json& entry : run.get_list("data")) {
     check_described_file(entry, file);
     const json_fields f{entry, file};
@@ -96,8 +98,9 @@ void bring_logs(const std::string& from, const std::string& to) {
 class check_folder {
  public:
   explicit check_folder(const std::string& out) {
-    path_ = pesc::detail::concat(out.empty() ? (std::filesystem::temp_directory_path() / "pesc").string() : out, ".check-",
-                                 static_cast<long>(::getpid()));
+    path_ =
+        pesc::detail::concat(out.empty() ? (std::filesystem::temp_directory_path() / "pesc").string() : out,
+                             ".check-", static_cast<long>(::getpid()));
   }
   check_folder(const check_folder&) = delete;
   check_folder& operator=(const check_folder&) = delete;
@@ -114,14 +117,15 @@ class check_folder {
 void report_end(const tuning_result& result, const run_setup& setup) {
   const double speed = result.seconds > 0 ? static_cast<double>(result.trained_tokens) / result.seconds : 0.0;
   std::printf("%s after step %lld of %lld, %lld tokens, %.0f tok/s; saved in %s\n",
-              result.end == run_end::finished ? "finished" : "stopped", static_cast<long long>(result.counters.step),
-              static_cast<long long>(setup.options.steps), static_cast<long long>(result.counters.tokens), speed,
-              setup.out.c_str());
+              result.end == run_end::finished ? "finished" : "stopped",
+              static_cast<long long>(result.counters.step), static_cast<long long>(setup.options.steps),
+              static_cast<long long>(result.counters.tokens), speed, setup.out.c_str());
   if (result.end == run_end::stopped) std::printf("to go on: pesc tune --resume %s\n", setup.out.c_str());
 }
 
 /// \brief One step, saved and loaded again, in a folder of its own.
-int check_run(session& model, tuning_plan plan, const run_setup& setup, const tune_options& o, cpu_backend& ctx) {
+int check_run(session& model, tuning_plan plan, const run_setup& setup, const tune_options& o,
+              cpu_backend& ctx) {
   const check_folder folder(setup.out);
   plan.folder = folder.path();
   plan.run.stop_after = 1;
@@ -129,7 +133,8 @@ int check_run(session& model, tuning_plan plan, const run_setup& setup, const tu
   double loss = 0.0;
   static_cast<void>(model.tune(plan, {[&](const step_record& r) { loss = r.loss; }, [] { return false; }}));
   static_cast<void>(load_run(folder.path()));
-  static_cast<void>(make_session(ctx, open_model(folder.path(), {.map = o.map}, true), setup.options.compute, 0));
+  static_cast<void>(
+      make_session(ctx, open_model(folder.path(), {.map = o.map}, true), setup.options.compute, 0));
   std::printf("check passed: tokenizer, data, memory, one step (loss %.4f), one save and load\n", loss);
   return done;
 }
@@ -140,10 +145,12 @@ int tune_command(const tune_options& o) {
   loaded_model<> loaded = open_model(setup.read_from, on, o.quiet);
   const llama_config config = loaded.config.llama;
   if (!loaded.sparse() && !loaded.lora)
-    pesc::detail::raise<format_error>(setup.read_from + ": this model has nothing to train. Craft it first: pesc craft --model " +
-                                      setup.read_from + " --out DIR");
+    pesc::detail::raise<format_error>(
+        setup.read_from + ": this model has nothing to train. Craft it first: pesc craft --model " +
+        setup.read_from + " --out DIR");
   if (setup.options.length > config.max_positions)
-    refuse_usage("--length ", setup.options.length, ": this model holds at most ", config.max_positions, " tokens");
+    refuse_usage("--length ", setup.options.length, ": this model holds at most ", config.max_positions,
+                 " tokens");
   const opened_tokenizer tokens = open_tokenizer(setup.tokenizer, loaded);
   const prepared_data data = prepare_data(setup.data, setup.options, tokens.text, config, o.quiet);
 
@@ -163,7 +170,8 @@ int tune_command(const tune_options& o) {
   check_disk(*model, setup.out, o.force);
   plan.folder = setup.out;
   if (setup.resume) bring_logs(o.resume, setup.out);
-  const tuning_result result = run_with_logs(*model, plan, setup.resume ? setup.resume->place.manifest->step : 0, o.quiet);
+  const tuning_result result =
+      run_with_logs(*model, plan, setup.resume ? setup.resume->place.manifest->step : 0, o.quiet);
   report_end(result, setup);
   return done;
 }
@@ -172,22 +180,31 @@ int tune_command(const tune_options& o) {
 
 command add_tune(CLI::App& program) {
   auto o = std::make_shared<tune_options>();
-  CLI::App& app = *program.add_subcommand("tune", "Train adapters, routers and low-rank updates on data files");
+  CLI::App& app =
+      *program.add_subcommand("tune", "Train adapters, routers and low-rank updates on data files");
   app.add_option("--model", o->model, "Folder of a crafted model");
-  app.add_option("--data", o->data, "Data files, .jsonl or .txt, each with its share behind a colon: FILE:0.3 (default share: 1)");
-  app.add_option("--out", o->out, "Folder for the tuned model, its states and logs (default with --resume: the same folder)");
+  app.add_option(
+      "--data", o->data,
+      "Data files, .jsonl or .txt, each with its share behind a colon: FILE:0.3 (default share: 1)");
+  app.add_option("--out", o->out,
+                 "Folder for the tuned model, its states and logs (default with --resume: the same folder)");
   app.add_option("--resume", o->resume, "Go on with the run in this folder; its options come from there");
   o->given = add_run_options(app, o->run);
-  add_number<index_t>(app, "--stop-after", o->stop_after, 0, 1'000'000'000, "Stop and save after this many steps; 0: no");
+  add_number<index_t>(app, "--stop-after", o->stop_after, 0, 1'000'000'000,
+                      "Stop and save after this many steps; 0: no");
   app.add_flag("--check", o->check, "Try tokenizer, data, memory, one step, one save and load; then end");
-  add_number(app, "--memory", o->memory_limit, 0.0, 1e6, "Memory in GB that may be used; 0: what is available");
+  add_number(app, "--memory", o->memory_limit, 0.0, 1e6,
+             "Memory in GB that may be used; 0: what is available");
   app.add_flag("--force", o->force, "Start even if memory or disk seem too small");
-  add_number(app, "--threads", o->threads, 0, 1024, "Threads; 0: one per hardware thread. Results do not depend on it");
+  add_number(app, "--threads", o->threads, 0, 1024,
+             "Threads; 0: one per hardware thread. Results do not depend on it");
   app.add_flag("--mmap", o->map, "Map model files instead of reading them");
   add_tokenizer_option(app, o->tokenizer);
   add_quiet_option(app, o->quiet);
-  app.footer("Examples:\n  pesc tune --model crafted --data maths.jsonl:0.7 --data code.jsonl:0.3 --steps 300 --out runs/first\n"
-             "  pesc tune --resume runs/first");
+  app.footer(
+      "Examples:\n  pesc tune --model crafted --data maths.jsonl:0.7 --data code.jsonl:0.3 --steps 300 --out "
+      "runs/first\n"
+      "  pesc tune --resume runs/first");
   return [o] { return tune_command(*o); };
 }
 

@@ -41,7 +41,8 @@ void check_memory(session& model, const tuning_plan& plan, double limit_gb, bool
 void check_disk(const session& model, const std::string& folder, bool force);
 
 /// \brief What run.json says of a run beside its counters: model, data files with checksums, options.
-[[nodiscard]] json run_settings(const std::string& model, const std::vector<weighted_path>& data, const run_options& options);
+[[nodiscard]] json run_settings(const std::string& model, const std::vector<weighted_path>& data,
+                                const run_options& options);
 
 /// \brief Runs a plan with progress line and logs in its folder, until its end or Ctrl-C.
 /// \param first  steps that were done before

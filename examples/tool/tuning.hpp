@@ -23,7 +23,7 @@ struct tuning_plan {
   float lora_dropout = 0.0f;
   bool recompute = false;
   std::vector<const token_records*> sets;
-  std::vector<double> weights;  ///< share of each set
+  std::vector<double> weights;         ///< share of each set
   const loaded_run* resume = nullptr;  ///< state to go on from; null: a new run
 
   std::string folder;     ///< where states are saved; empty: nowhere

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "pesc/version.hpp"
+
 #include <Eigen/Core>
 
 #include "pesc/cpu/isa.hpp"
-#include "pesc/version.hpp"
 #include "tool/program.hpp"
 
 namespace pesc::tool {
@@ -18,9 +19,11 @@ std::string version_text() {
 #endif
   std::string sets;
   for (const cpu::isa level : {cpu::isa::scalar, cpu::isa::avx2, cpu::isa::avx512, cpu::isa::avx512_bf16})
-    if (level <= cpu::detect_isa()) sets += pesc::detail::concat(sets.empty() ? "" : " ", cpu::name_of(level));
-  return pesc::detail::concat("pesc ", version_string, "\ncompiler: ", compiler, "\ninstruction sets: ", sets, "\nEigen: ",
-                              EIGEN_WORLD_VERSION, '.', EIGEN_MAJOR_VERSION, '.', EIGEN_MINOR_VERSION, "\nCUDA: none");
+    if (level <= cpu::detect_isa())
+      sets += pesc::detail::concat(sets.empty() ? "" : " ", cpu::name_of(level));
+  return pesc::detail::concat("pesc ", version_string, "\ncompiler: ", compiler, "\ninstruction sets: ", sets,
+                              "\nEigen: ", EIGEN_WORLD_VERSION, '.', EIGEN_MAJOR_VERSION, '.',
+                              EIGEN_MINOR_VERSION, "\nCUDA: none");
 }
 
 }  // namespace pesc::tool

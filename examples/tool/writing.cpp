@@ -7,23 +7,26 @@ namespace pesc::tool {
 namespace {
 
 /// \brief Ids of a prompt; a model without a start mark needs at least one token of text.
-std::vector<std::int32_t> prompt_ids(const loaded_model<>& model, const tokenizer& tokens, const std::string& prompt) {
+std::vector<std::int32_t> prompt_ids(const loaded_model<>& model, const tokenizer& tokens,
+                                     const std::string& prompt) {
   std::vector<std::int32_t> ids;
   if (model.config.llama.bos >= 0) ids.push_back(model.config.llama.bos);
   const std::vector<std::int32_t> text = tokens.encode(prompt, {.bos = false});
   ids.insert(ids.end(), text.begin(), text.end());
   const index_t most = model.config.llama.max_positions;
-  if (ids.empty()) pesc::detail::raise<format_error>(model.name + ": this model has no start mark, so it needs a prompt");
+  if (ids.empty())
+    pesc::detail::raise<format_error>(model.name + ": this model has no start mark, so it needs a prompt");
   if (static_cast<index_t>(ids.size()) > most)
-    pesc::detail::raise<format_error>(pesc::detail::concat("the prompt has ", ids.size(), " tokens, ", model.name,
-                                                           " holds at most ", most));
+    pesc::detail::raise<format_error>(pesc::detail::concat("the prompt has ", ids.size(), " tokens, ",
+                                                           model.name, " holds at most ", most));
   return ids;
 }
 
 }  // namespace
 
-writing_result write_text(session& model, const tokenizer& tokens, const std::string& prompt, index_t max_tokens,
-                          const sampling_options& sampling, function_ref<void(std::string_view)> show) {
+writing_result write_text(session& model, const tokenizer& tokens, const std::string& prompt,
+                          index_t max_tokens, const sampling_options& sampling,
+                          function_ref<void(std::string_view)> show) {
   const llama_config& config = model.source().config.llama;
   const std::vector<std::int32_t> ids = prompt_ids(model.source(), tokens, prompt);
   utf8_stream stream;
@@ -35,13 +38,14 @@ writing_result write_text(session& model, const tokenizer& tokens, const std::st
   };
   const index_t made = model.generate(ids, max_tokens, sampling, config.eos, emit);
   show(stream.finish());
-  return {made, made < max_tokens && static_cast<index_t>(ids.size()) + made > config.max_positions};
+  return {made, made<max_tokens&& static_cast<index_t>(ids.size()) + made> config.max_positions};
 }
 
-std::string continuation(session& model, const tokenizer& tokens, const std::string& prompt, index_t max_tokens,
-                         const sampling_options& sampling) {
+std::string continuation(session& model, const tokenizer& tokens, const std::string& prompt,
+                         index_t max_tokens, const sampling_options& sampling) {
   std::string out;
-  static_cast<void>(write_text(model, tokens, prompt, max_tokens, sampling, [&](std::string_view text) { out += text; }));
+  static_cast<void>(
+      write_text(model, tokens, prompt, max_tokens, sampling, [&](std::string_view text) { out += text; }));
   return out;
 }
 

@@ -96,7 +96,8 @@ void check(const char* name) {
   const auto g = reference::layer_backward(expected, state, reference::from(dy.data(), tokens, hidden));
   compare(name, "y", y.data(), state.y.data(), tokens * hidden);
   compare(name, "dx", dx.data(), g.dx.data(), tokens * hidden);
-  compare(name, "router", gradients.views().router.weight.data, g.router.weight.data(), config::experts * hidden);
+  compare(name, "router", gradients.views().router.weight.data, g.router.weight.data(),
+          config::experts * hidden);
   for (index_t e = 0; e < config::experts; ++e) {
     if (buffers.load(e) == 0) continue;
     const auto& d = gradients.views().experts;

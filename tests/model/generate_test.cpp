@@ -12,8 +12,15 @@ using X = pesc::cpu::context<pesc::cpu::inline_executor>;
 using model_type = pesc::llama<pesc::dense_layer<pesc::moe_dynamic<>, X>>;
 
 struct fixture {
-  pesc::llama_shape shape{.vocabulary = 20, .hidden = 16, .intermediate = 12, .layers = 1, .heads = 2, .kv_heads = 1, .head_dim = 8};
-  pesc::model_weights<pesc::any_format> weights = support::random_model(shape, pesc::unquantized<float>::info(), 4, true, false);
+  pesc::llama_shape shape{.vocabulary = 20,
+                          .hidden = 16,
+                          .intermediate = 12,
+                          .layers = 1,
+                          .heads = 2,
+                          .kv_heads = 1,
+                          .head_dim = 8};
+  pesc::model_weights<pesc::any_format> weights =
+      support::random_model(shape, pesc::unquantized<float>::info(), 4, true, false);
   X ctx{};
   model_type model{weights, {16, 12}, {}, {}};
   std::vector<std::int32_t> prompt{1, 5, 9};

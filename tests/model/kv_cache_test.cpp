@@ -5,7 +5,13 @@
 
 TEST_SUITE("model/kv_cache") {
   TEST_CASE("layers have rows of their own, and clearing forgets the tokens but keeps the memory") {
-    const pesc::llama_shape shape{.vocabulary = 4, .hidden = 8, .intermediate = 8, .layers = 3, .heads = 4, .kv_heads = 2, .head_dim = 2};
+    const pesc::llama_shape shape{.vocabulary = 4,
+                                  .hidden = 8,
+                                  .intermediate = 8,
+                                  .layers = 3,
+                                  .heads = 4,
+                                  .kv_heads = 2,
+                                  .head_dim = 2};
     pesc::kv_cache cache(shape, 5);
     CHECK(cache.capacity() == 5);
     for (pesc::index_t l = 0; l < 3; ++l)

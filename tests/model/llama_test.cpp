@@ -17,7 +17,12 @@ using sparse = pesc::llama<pesc::moe_layer<pesc::moe_dynamic<C>, X>>;
 template <pesc::Compute C>
 using dense = pesc::llama<pesc::dense_layer<pesc::moe_dynamic<C>, X>>;
 
-constexpr pesc::llama_shape small{.vocabulary = 37, .hidden = 24, .intermediate = 20, .layers = 2, .heads = 4, .kv_heads = 2,
+constexpr pesc::llama_shape small{.vocabulary = 37,
+                                  .hidden = 24,
+                                  .intermediate = 20,
+                                  .layers = 2,
+                                  .heads = 4,
+                                  .kv_heads = 2,
                                   .head_dim = 6};
 constexpr pesc::moe_shape experts{24, 20, 5, 2, 3, 2};
 constexpr pesc::moe_options options{.expert_scale = 0.5f, .lora_alpha = 3.0f};
@@ -32,8 +37,11 @@ struct tokens {
 
   [[nodiscard]] index_t size() const { return static_cast<index_t>(ids.size()); }
   [[nodiscard]] pesc::model_input input() const {
-    return {{ids.data(), size()}, {positions.data(), size()}, {spans.data(), static_cast<index_t>(spans.size())},
-            {targets.data(), size()}, {valid.data(), size()}};
+    return {{ids.data(), size()},
+            {positions.data(), size()},
+            {spans.data(), static_cast<index_t>(spans.size())},
+            {targets.data(), size()},
+            {valid.data(), size()}};
   }
   [[nodiscard]] reference::batch batch() const {
     reference::batch b;
@@ -56,7 +64,8 @@ void compare_lora(const Trainables& actual, const reference::linear_gradients& e
 }
 
 template <class Model>
-void compare(X& ctx, const pesc::model_weights<pesc::any_format>& weights, double tolerance, std::uint64_t seed = 100) {
+void compare(X& ctx, const pesc::model_weights<pesc::any_format>& weights, double tolerance,
+             std::uint64_t seed = 100) {
   pesc::buffer<float> arena(Model::parameter_count(weights.shape, experts));
   const Model model(weights, experts, options, arena.view());
   for (const auto& layer : model.parameters()) {
@@ -80,7 +89,8 @@ void compare(X& ctx, const pesc::model_weights<pesc::any_format>& weights, doubl
   const auto batch = t.batch();
   const bool routed = Model::config_routed();
   const reference::loss_options loss_options{routed ? 0.01 : 0.0, routed ? 0.001 : 0.0};
-  const auto s = reference::model_loss(expected, reference::embed(expected, batch.tokens), batch, loss_options);
+  const auto s =
+      reference::model_loss(expected, reference::embed(expected, batch.tokens), batch, loss_options);
   CHECK(support::near(logits, s.logits, tolerance));
 
   const double targets = 9;
@@ -95,7 +105,8 @@ void compare(X& ctx, const pesc::model_weights<pesc::any_format>& weights, doubl
 
   pesc::buffer<float> gradient_arena(arena.size());
   const auto gradient = model.views_over(gradient_arena.view());
-  model.backward(ctx, t.input(), state, pesc::as_const(dhidden), gradient, pool.gradient(balance, t.input().valid), run, dx, ws);
+  model.backward(ctx, t.input(), state, pesc::as_const(dhidden), gradient,
+                 pool.gradient(balance, t.input().valid), run, dx, ws);
   const auto g = reference::model_backward(expected, s, batch, loss_options);
   CHECK(support::near(dx, g.dx0, tolerance));
   for (index_t l = 0; l < weights.shape.layers; ++l) {
@@ -133,7 +144,8 @@ TEST_SUITE("model/llama") {
       if (variant == 3) shape.rope.scaling = pesc::rope_scaling::llama3;
       shape.rope.factor = variant >= 2 ? 4.0 : 1.0;
       shape.rope.original_positions = 16;
-      const auto format = variant == 0 ? pesc::nf4<64, pesc::double_quant<>>::info() : pesc::unquantized<float>::info();
+      const auto format =
+          variant == 0 ? pesc::nf4<64, pesc::double_quant<>>::info() : pesc::unquantized<float>::info();
       const auto weights = support::random_model(shape, format, 5, variant % 2 == 0, variant == 1);
       for (const auto level : support::host_isas()) {
         CAPTURE(pesc::cpu::name_of(level));
@@ -161,8 +173,10 @@ TEST_SUITE("model/llama") {
       pesc::decoder<sparse<float>> parts(ctx, model, 300);
       pesc::vector_view<const float> logits;
       for (std::size_t begin = 0; begin < ids.size(); begin += piece)
-        logits = parts.push(std::span<const std::int32_t>(ids).subspan(begin, std::min(piece, ids.size() - begin)));
-      CHECK(support::near(logits.data, static_cast<std::size_t>(logits.size), expected.data, static_cast<std::size_t>(expected.size), 1e-5));
+        logits = parts.push(
+            std::span<const std::int32_t>(ids).subspan(begin, std::min(piece, ids.size() - begin)));
+      CHECK(support::near(logits.data, static_cast<std::size_t>(logits.size), expected.data,
+                          static_cast<std::size_t>(expected.size), 1e-5));
     }
     CHECK_THROWS_AS(static_cast<void>(whole.push(ids)), pesc::shape_error);
     CHECK_THROWS_AS(static_cast<void>(whole.push({})), pesc::shape_error);

@@ -33,7 +33,9 @@ TEST_SUITE("model/sampling") {
       for (const float l : logits) sum += std::exp(static_cast<double>(l) / temperature);
       const auto found = shares({.temperature = temperature, .seed = 3});
       for (std::size_t i = 0; i < logits.size(); ++i)
-        CHECK(found[i] == doctest::Approx(std::exp(static_cast<double>(logits[i]) / temperature) / sum).epsilon(0.05).scale(0.2));
+        CHECK(found[i] == doctest::Approx(std::exp(static_cast<double>(logits[i]) / temperature) / sum)
+                              .epsilon(0.05)
+                              .scale(0.2));
     }
   }
 
@@ -57,7 +59,8 @@ TEST_SUITE("model/sampling") {
     pesc::sampler a({.temperature = 1.5, .seed = 9});
     pesc::sampler b({.temperature = 1.5, .seed = 9});
     static_cast<void>(a.draw(std::span<const float>(logits), 0));
-    for (int i = 1; i < 100; ++i) CHECK(a.draw(std::span<const float>(logits), i) == b.draw(std::span<const float>(logits), i));
+    for (int i = 1; i < 100; ++i)
+      CHECK(a.draw(std::span<const float>(logits), i) == b.draw(std::span<const float>(logits), i));
     CHECK(shares({.temperature = 1.5, .seed = 9}) != shares({.temperature = 1.5, .seed = 10}));
   }
 

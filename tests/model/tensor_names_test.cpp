@@ -26,7 +26,8 @@ std::map<std::string, std::pair<pesc::trainable_kind, std::string>> names_of(con
   pesc::parameter_arena<> arena(memory.data(), memory.size());
   std::vector<layer> layers;
   for (int l = 0; l < 2; ++l)
-    layers.push_back({pesc::attention_trainables<>::carve(arena, s, shape.lora_rank), trainables::carve(arena, shape)});
+    layers.push_back(
+        {pesc::attention_trainables<>::carve(arena, s, shape.lora_rank), trainables::carve(arena, shape)});
   std::map<std::string, std::pair<pesc::trainable_kind, std::string>> out;
   pesc::for_each_trainable(layers, [&](const std::string& name, pesc::trainable_kind kind, auto m) {
     CHECK_MESSAGE(

@@ -16,7 +16,7 @@ struct case_sizes {
 };
 
 constexpr case_sizes all_sizes[] = {
-    {4, 3, 4, 2, 2, 2, 3},   {32, 27, 8, 2, 8, 4, 33},  {64, 172, 16, 4, 5, 3, 17}, {65, 63, 3, 1, 7, 1, 5},
+    {4, 3, 4, 2, 2, 2, 3},    {32, 27, 8, 2, 8, 4, 33}, {64, 172, 16, 4, 5, 3, 17}, {65, 63, 3, 1, 7, 1, 5},
     {48, 96, 5, 5, 16, 8, 1}, {96, 64, 1, 1, 1, 2, 70}, {40, 130, 33, 6, 3, 0, 19},
 };
 
@@ -44,11 +44,12 @@ void compare(pesc::cpu::isa level, const case_sizes& z, const pesc::format_info&
 
   reference::layer_randomness random;
   if (options.adapter_dropout > 0.0f)
-    random.adapter_masks = support::dropout_factors(run.stream(pesc::random_site::adapter_dropout), z.tokens * z.top_k,
-                                                    z.hidden, options.adapter_dropout);
+    random.adapter_masks = support::dropout_factors(run.stream(pesc::random_site::adapter_dropout),
+                                                    z.tokens * z.top_k, z.hidden, options.adapter_dropout);
   const auto expected = support::to_reference(layer, run, z.tokens);
   const auto state = reference::layer_forward(expected, support::to_reference(rows(x)), random);
-  for (index_t s = 0; s < z.tokens * z.top_k; ++s) REQUIRE(buffers.routing().expert[s] == state.routed.assignments[s].expert);
+  for (index_t s = 0; s < z.tokens * z.top_k; ++s)
+    REQUIRE(buffers.routing().expert[s] == state.routed.assignments[s].expert);
   CHECK(support::near(rows(y), state.y, tolerance));
 
   pesc::balance_pool pool(z.experts, z.top_k);
@@ -59,7 +60,8 @@ void compare(pesc::cpu::isa level, const case_sizes& z, const pesc::format_info&
     pesc::buffer<std::byte> memory(1 << 20);
     pesc::workspace<> ws(memory.data(), memory.size());
     const auto& r = buffers.routing();
-    balance_accumulate(ctx, pesc::as_const(r.logits), pesc::as_const(r.token), pesc::as_const(r.expert), {}, pool.sums(), ws);
+    balance_accumulate(ctx, pesc::as_const(r.logits), pesc::as_const(r.token), pesc::as_const(r.expert), {},
+                       pool.sums(), ws);
     pesc::balance_options balance_options;
     balance_options.z_coefficient = 0.001f;
     gradient_of_balance = pool.gradient(balance_options);
@@ -91,10 +93,14 @@ void compare(pesc::cpu::isa level, const case_sizes& z, const pesc::format_info&
 
 pesc::format_info formats(int i) {
   switch (i) {
-    case 0: return pesc::nf4<64, pesc::double_quant<>>::info();
-    case 1: return pesc::nf4<32>::info();
-    case 2: return pesc::fp4<128>::info();
-    default: return pesc::unquantized<float>::info();
+    case 0:
+      return pesc::nf4<64, pesc::double_quant<>>::info();
+    case 1:
+      return pesc::nf4<32>::info();
+    case 2:
+      return pesc::fp4<128>::info();
+    default:
+      return pesc::unquantized<float>::info();
   }
 }
 
@@ -108,7 +114,8 @@ TEST_SUITE("moe/layer") {
           CAPTURE(pesc::cpu::name_of(level));
           CAPTURE(sizes.hidden);
           CAPTURE(format);
-          compare<float_layer>(level, sizes, formats(format), 1e-5, {.expert_scale = 0.25f, .lora_alpha = 2.0f}, format == 0);
+          compare<float_layer>(level, sizes, formats(format), 1e-5,
+                               {.expert_scale = 0.25f, .lora_alpha = 2.0f}, format == 0);
         }
   }
 
@@ -117,7 +124,8 @@ TEST_SUITE("moe/layer") {
       for (const case_sizes& sizes : all_sizes) {
         CAPTURE(pesc::cpu::name_of(level));
         CAPTURE(sizes.hidden);
-        compare<bf16_layer>(level, sizes, formats(0), 2e-2, {.expert_scale = 0.5f, .lora_alpha = 2.0f}, false);
+        compare<bf16_layer>(level, sizes, formats(0), 2e-2, {.expert_scale = 0.5f, .lora_alpha = 2.0f},
+                            false);
       }
   }
 
@@ -125,7 +133,11 @@ TEST_SUITE("moe/layer") {
     for (const case_sizes& sizes : all_sizes) {
       CAPTURE(sizes.hidden);
       compare<float_layer>(pesc::cpu::detect_isa(), sizes, formats(1), 1e-5,
-                           {.expert_scale = 0.5f, .adapter_dropout = 0.3f, .lora_alpha = 2.0f, .lora_dropout = 0.2f, .recompute_ffn = true},
+                           {.expert_scale = 0.5f,
+                            .adapter_dropout = 0.3f,
+                            .lora_alpha = 2.0f,
+                            .lora_dropout = 0.2f,
+                            .recompute_ffn = true},
                            true);
     }
   }

@@ -16,7 +16,8 @@ struct small_layer : pesc::moe_defaults {
 /// Sum of the outputs of a small layer on the unit's own context; the same in every unit up to rounding.
 float layer_sum() {
   pesc::cpu_backend ctx{1};
-  const pesc::moe_layer<small_layer, pesc::cpu_backend> layer{ctx, {.hidden = 64, .intermediate = 128}, {}, 1};
+  const pesc::moe_layer<small_layer, pesc::cpu_backend> layer{
+      ctx, {.hidden = 64, .intermediate = 128}, {}, 1};
   const pesc::index_t tokens = 3;
   std::vector<float> x(static_cast<std::size_t>(tokens * 64));
   std::vector<float> y(x.size());

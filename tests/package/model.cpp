@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "pesc/model.hpp"
+
 #include <cstdio>
 #include <span>
 #include <string>
 
-#include "pesc/model.hpp"
 #include "pesc/pesc.hpp"
 
 int main() {

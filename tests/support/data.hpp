@@ -64,17 +64,18 @@ inline unsigned skipped_tests() { return detail::skipped; }
 /// \brief Says which test does not run and why; `PESC_SKIP` also leaves the test.
 inline void skip(std::string_view reason) {
   const auto* test = doctest::getContextOptions()->currentTest;
-  std::printf("SKIPPED: %s (%.*s)\n", test ? test->m_name : "?", static_cast<int>(reason.size()), reason.data());
+  std::printf("SKIPPED: %s (%.*s)\n", test ? test->m_name : "?", static_cast<int>(reason.size()),
+              reason.data());
   ++detail::skipped;
 }
 
 }  // namespace support
 
 /// \brief Leaves the running test case and reports it as skipped, by name, with the reason.
-#define PESC_SKIP(reason)   \
-  do {                      \
+#define PESC_SKIP(reason)    \
+  do {                       \
     ::support::skip(reason); \
-    return;                 \
+    return;                  \
   } while (false)
 
 /// \brief Declares `variable`, the path of the data file `name`; skips the test case where there is none.

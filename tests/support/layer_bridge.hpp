@@ -30,8 +30,8 @@ reference::matrix to_reference(const pesc::quantized_view<Format, pesc::panels>&
 
 /// \brief A frozen projection with its low-rank update; `mask` are dropout factors of the input or absent.
 template <class Format>
-reference::linear to_reference(const pesc::frozen_linear<Format>& w, const pesc::lora_parameters<>& p, double scale,
-                               const reference::matrix& mask = {}) {
+reference::linear to_reference(const pesc::frozen_linear<Format>& w, const pesc::lora_parameters<>& p,
+                               double scale, const reference::matrix& mask = {}) {
   reference::linear out;
   out.weight = to_reference(w.weight);
   if (!w.bias.empty()) out.bias = to_reference(pesc::matrix_view<const float>(w.bias.data, 1, w.bias.size));
@@ -40,20 +40,27 @@ reference::linear to_reference(const pesc::frozen_linear<Format>& w, const pesc:
 }
 
 /// \brief Dropout factors of a stream, as the library draws them.
-inline reference::matrix dropout_factors(const pesc::random_stream& stream, pesc::index_t rows, pesc::index_t cols, float p) {
+inline reference::matrix dropout_factors(const pesc::random_stream& stream, pesc::index_t rows,
+                                         pesc::index_t cols, float p) {
   reference::matrix mask(rows, cols);
   for (pesc::index_t i = 0; i < rows; ++i)
     for (pesc::index_t j = 0; j < cols; ++j)
-      mask(i, j) = stream.uniform(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j)) >= p ? 1.0 / (1.0 - static_cast<double>(p)) : 0.0;
+      mask(i, j) = stream.uniform(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j)) >= p
+                       ? 1.0 / (1.0 - static_cast<double>(p))
+                       : 0.0;
   return mask;
 }
 
 inline reference::gated_ffn reference_ffn(const auto& frozen, const auto& lora, const pesc::moe_shape& shape,
-                                          const pesc::moe_options& options, const pesc::moe_run& run, pesc::index_t tokens) {
-  const double scale = shape.lora_rank > 0 ? static_cast<double>(options.lora_alpha) / static_cast<double>(shape.lora_rank) : 0.0;
+                                          const pesc::moe_options& options, const pesc::moe_run& run,
+                                          pesc::index_t tokens) {
+  const double scale = shape.lora_rank > 0
+                           ? static_cast<double>(options.lora_alpha) / static_cast<double>(shape.lora_rank)
+                           : 0.0;
   const auto mask = [&](std::uint8_t part, pesc::index_t cols) {
     if (!run.training || options.lora_dropout <= 0.0f || shape.lora_rank == 0) return reference::matrix{};
-    return dropout_factors(run.stream(pesc::random_site::lora_dropout, part), tokens, cols, options.lora_dropout);
+    return dropout_factors(run.stream(pesc::random_site::lora_dropout, part), tokens, cols,
+                           options.lora_dropout);
   };
   reference::gated_ffn out;
   out.gate = to_reference(frozen.gate, lora.gate, scale, mask(0, shape.hidden));
@@ -64,16 +71,19 @@ inline reference::gated_ffn reference_ffn(const auto& frozen, const auto& lora, 
 
 /// \brief The reference layer with the weights of a library layer.
 template <class Layer>
-reference::moe_layer to_reference(const Layer& layer, const pesc::moe_run& run = {}, pesc::index_t tokens = 0) {
+reference::moe_layer to_reference(const Layer& layer, const pesc::moe_run& run = {},
+                                  pesc::index_t tokens = 0) {
   reference::moe_layer out;
   const auto& shape = layer.shape();
   out.ffn = reference_ffn(layer.weights(), layer.parameters().shared, shape, layer.options(), run, tokens);
   out.router.weight = to_reference(layer.parameters().router.weight);
   for (pesc::index_t e = 0; e < shape.experts; ++e)
-    out.experts.push_back({to_reference(layer.parameters().experts.down[e]), to_reference(layer.parameters().experts.up[e])});
+    out.experts.push_back(
+        {to_reference(layer.parameters().experts.down[e]), to_reference(layer.parameters().experts.up[e])});
   out.expert_scale = static_cast<double>(layer.options().expert_scale);
   out.routing.top_k = shape.top_k;
-  out.shared = Layer::router::residual == pesc::residual_kind::one ? reference::residual::one : reference::residual::gate_sum;
+  out.shared = Layer::router::residual == pesc::residual_kind::one ? reference::residual::one
+                                                                   : reference::residual::gate_sum;
   return out;
 }
 
@@ -87,8 +97,8 @@ void randomize(const Trainables& p, std::uint64_t seed, double deviation = 0.2) 
 }
 
 /// \brief max |a - b| / max |b| of a view against a matrix of the reference.
-inline near_result near(pesc::matrix_view<const float> actual, const reference::matrix& expected, double tolerance,
-                        double smallest_scale = 0) {
+inline near_result near(pesc::matrix_view<const float> actual, const reference::matrix& expected,
+                        double tolerance, double smallest_scale = 0) {
   return near(to_reference(actual).values, expected.values, tolerance, smallest_scale);
 }
 inline near_result near(pesc::matrix_view<float> actual, const reference::matrix& expected, double tolerance,

@@ -7,8 +7,9 @@
 namespace support {
 
 /// \brief Random frozen weights of a small model.
-inline pesc::model_weights<pesc::any_format> random_model(const pesc::llama_shape& shape, const pesc::format_info& format,
-                                                          std::uint64_t seed, bool tied, bool biases) {
+inline pesc::model_weights<pesc::any_format> random_model(const pesc::llama_shape& shape,
+                                                          const pesc::format_info& format, std::uint64_t seed,
+                                                          bool tied, bool biases) {
   using pesc::index_t;
   pesc::model_weights<pesc::any_format> w;
   w.shape = shape;
@@ -22,7 +23,8 @@ inline pesc::model_weights<pesc::any_format> random_model(const pesc::llama_shap
   const auto linear = [&](index_t out, index_t in) {
     auto values = numbers(out * in, 1.0 / std::sqrt(static_cast<double>(in)));
     pesc::owned_linear<pesc::any_format> l;
-    l.weight = pack(pesc::quantize<pesc::any_format>(format, pesc::matrix_view<const float>(values.data(), out, in)));
+    l.weight = pack(
+        pesc::quantize<pesc::any_format>(format, pesc::matrix_view<const float>(values.data(), out, in)));
     if (biases) l.bias = numbers(out, 0.1);
     return l;
   };
@@ -48,7 +50,8 @@ inline pesc::model_weights<pesc::any_format> random_model(const pesc::llama_shap
 inline reference::rope_options to_reference(const pesc::rope_options& r) {
   reference::rope_options out;
   out.theta = r.theta;
-  out.pairs = r.pairing == pesc::rope_pairing::halves ? reference::rope_pairs::halves : reference::rope_pairs::neighbours;
+  out.pairs = r.pairing == pesc::rope_pairing::halves ? reference::rope_pairs::halves
+                                                      : reference::rope_pairs::neighbours;
   out.scaling = r.scaling == pesc::rope_scaling::none     ? reference::rope_scaling::none
                 : r.scaling == pesc::rope_scaling::linear ? reference::rope_scaling::linear
                                                           : reference::rope_scaling::llama3;
@@ -66,23 +69,33 @@ reference::model to_reference_model(const Model& model) {
   reference::model out;
   const auto& w = model.weights();
   const auto& s = w.shape;
-  const auto row = [](const pesc::buffer<float>& v) { return to_reference(pesc::matrix_view<const float>(v.data(), 1, v.size())); };
+  const auto row = [](const pesc::buffer<float>& v) {
+    return to_reference(pesc::matrix_view<const float>(v.data(), 1, v.size()));
+  };
   out.embedding = to_reference(w.embedding_view());
   out.final_norm = row(w.final_norm);
   if (w.head.size() != 0) out.head = to_reference(w.head_view());
   out.norm_epsilon = static_cast<double>(s.rms_epsilon);
   const index_t rank = model.ffn_shape().lora_rank;
-  const double scale = rank > 0 ? static_cast<double>(model.options().lora_alpha) / static_cast<double>(rank) : 0.0;
+  const double scale =
+      rank > 0 ? static_cast<double>(model.options().lora_alpha) / static_cast<double>(rank) : 0.0;
   for (index_t l = 0; l < s.layers; ++l) {
     const auto& layer = w.layers[static_cast<std::size_t>(l)];
     const auto& p = model.parameters()[static_cast<std::size_t>(l)];
     reference::block block;
     block.input_norm = row(layer.input_norm);
     block.post_norm = row(layer.post_norm);
-    block.attend = {to_reference(layer.q.view(), p.attention.q, scale), to_reference(layer.k.view(), p.attention.k, scale),
-                    to_reference(layer.v.view(), p.attention.v, scale), to_reference(layer.o.view(), p.attention.o, scale),
-                    s.heads, s.kv_heads, s.head_dim, to_reference(s.rope)};
-    struct { pesc::frozen_linear<pesc::any_format> gate, up, down; } frozen{layer.gate.view(), layer.up.view(), layer.down.view()};
+    block.attend = {to_reference(layer.q.view(), p.attention.q, scale),
+                    to_reference(layer.k.view(), p.attention.k, scale),
+                    to_reference(layer.v.view(), p.attention.v, scale),
+                    to_reference(layer.o.view(), p.attention.o, scale),
+                    s.heads,
+                    s.kv_heads,
+                    s.head_dim,
+                    to_reference(s.rope)};
+    struct {
+      pesc::frozen_linear<pesc::any_format> gate, up, down;
+    } frozen{layer.gate.view(), layer.up.view(), layer.down.view()};
     if constexpr (Model::config_routed()) {
       block.mlp.ffn = reference_ffn(frozen, p.ffn.shared, model.ffn_shape(), model.options(), {}, 0);
       block.mlp.router.weight = to_reference(p.ffn.router.weight);

@@ -40,10 +40,13 @@ TEST_SUITE("tool/bad input") {
     const std::string whole = support::read_text(bundled("stories260K.bin"));
     std::string negative = whole;
     negative[0] = negative[1] = negative[2] = negative[3] = static_cast<char>(0xFF);
-    const std::string files[] = {folder.write("cut.bin", whole.substr(0, 500000)), folder.write("long.bin", whole + whole),
-                                 folder.write("empty.bin", ""), folder.write("negative.bin", negative),
-                                 folder.write("pointer.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
-                                 folder.path("missing.bin")};
+    const std::string files[] = {
+        folder.write("cut.bin", whole.substr(0, 500000)),
+        folder.write("long.bin", whole + whole),
+        folder.write("empty.bin", ""),
+        folder.write("negative.bin", negative),
+        folder.write("pointer.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        folder.path("missing.bin")};
     for (const std::string& file : files) {
       CAPTURE(file);
       check_refused(pesc_program({"generate", "--model", file, "--tokenizer", bundled("tok512.bin")}), 1);
@@ -54,7 +57,8 @@ TEST_SUITE("tool/bad input") {
   TEST_CASE("damaged folders are refused by generate and by inspect alike") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    for (const char* victim : {"config.json", "model.safetensors", "adapter_model.safetensors", "manifest.json"}) {
+    for (const char* victim :
+         {"config.json", "model.safetensors", "adapter_model.safetensors", "manifest.json"}) {
       CAPTURE(victim);
       const std::string copy = folder.path("copy");
       std::filesystem::copy(model, copy);
@@ -74,21 +78,32 @@ TEST_SUITE("tool/bad input") {
     std::filesystem::copy_file(bundled("stories260K.bin"), folder.path("m.bin"));
     check_refused(pesc_program({"generate", "--model", folder.path("m.bin")}), 1);
     const std::string model = bundled("stories260K.bin");
-    check_refused(pesc_program({"generate", "--model", model, "--tokenizer", folder.write("c.bin", whole.substr(0, 3001))}), 1);
-    const auto small = pesc_program({"generate", "--model", model, "--tokenizer", folder.write("s.bin", whole.substr(0, 4 + 3 * 8 + 5 + 5 + 6))});
+    check_refused(pesc_program({"generate", "--model", model, "--tokenizer",
+                                folder.write("c.bin", whole.substr(0, 3001))}),
+                  1);
+    const auto small = pesc_program({"generate", "--model", model, "--tokenizer",
+                                     folder.write("s.bin", whole.substr(0, 4 + 3 * 8 + 5 + 5 + 6))});
     check_refused(small, 1);
-    CHECK(pesc_program({"generate", "--model", folder.path("m.bin"), "--tokenizer", bundled("tok512.bin"), "--max-tokens", "2"}).status == 0);
+    CHECK(pesc_program({"generate", "--model", folder.path("m.bin"), "--tokenizer", bundled("tok512.bin"),
+                        "--max-tokens", "2"})
+              .status == 0);
   }
 
   TEST_CASE("data without a usable record is refused") {
     const support::temporary_folder folder;
-    for (const char* text : {"", "\n\n", "not json\n", "[1,2]\n", "{\"question\":1,\"answer\":\"b\"}\n", "{\"text\":\"\"}\n", "{\"text\":\"\xC3\"}\n"}) {
+    for (const char* text : {"", "\n\n", "not json\n", "[1,2]\n", "{\"question\":1,\"answer\":\"b\"}\n",
+                             "{\"text\":\"\"}\n", "{\"text\":\"\xC3\"}\n"}) {
       CAPTURE(std::string{text});
       const std::string data = folder.write("d.jsonl", text);
-      check_refused(pesc_program({"evaluate", "--quiet", "--model", bundled("stories260K.bin"), "--data", data}), 1);
+      check_refused(
+          pesc_program({"evaluate", "--quiet", "--model", bundled("stories260K.bin"), "--data", data}), 1);
     }
-    check_refused(pesc_program({"evaluate", "--quiet", "--model", bundled("stories260K.bin"), "--data", folder.path("none.jsonl")}), 1);
-    check_refused(pesc_program({"evaluate", "--quiet", "--model", bundled("stories260K.bin"), "--data", folder.path("none.csv")}), 1);
+    check_refused(pesc_program({"evaluate", "--quiet", "--model", bundled("stories260K.bin"), "--data",
+                                folder.path("none.jsonl")}),
+                  1);
+    check_refused(pesc_program({"evaluate", "--quiet", "--model", bundled("stories260K.bin"), "--data",
+                                folder.path("none.csv")}),
+                  1);
   }
 
   TEST_CASE("models that cannot be tuned or crafted say why") {
@@ -97,7 +112,8 @@ TEST_SUITE("tool/bad input") {
     const auto again = pesc_program({"craft", "--model", model, "--out", folder.path("x")});
     check_refused(again, 1);
     CHECK(again.says("crafted already"));
-    const auto dense = pesc_program({"tune", "--model", bundled("stories260K.bin"), "--data", bundled("mbpp.jsonl"), "--out", folder.path("x")});
+    const auto dense = pesc_program({"tune", "--model", bundled("stories260K.bin"), "--data",
+                                     bundled("mbpp.jsonl"), "--out", folder.path("x")});
     check_refused(dense, 1);
     CHECK(dense.says("pesc craft"));
     const auto no_run = pesc_program({"tune", "--resume", model});

@@ -10,7 +10,8 @@ using support::pesc_program;
 TEST_SUITE("tool/craft") {
   TEST_CASE("a crafted folder holds what loaders of other programs look for") {
     const support::temporary_folder folder;
-    const std::string model = support::crafted(folder, {"--experts", "4", "--top-k", "3", "--rank", "5", "--lora", "3"});
+    const std::string model =
+        support::crafted(folder, {"--experts", "4", "--top-k", "3", "--rank", "5", "--lora", "3"});
     const auto config = nlohmann::json::parse(support::read_text(model + "/config.json"));
     CHECK(config.at("num_experts") == 4);
     CHECK(config.at("topk") == 3);
@@ -25,7 +26,9 @@ TEST_SUITE("tool/craft") {
 
   TEST_CASE("the same options make the same bytes, another seed other ones") {
     const support::temporary_folder folder;
-    const auto bytes = [&](const char* seed) { return support::read_text(support::crafted(folder, {"--seed", seed}) + "/model.safetensors"); };
+    const auto bytes = [&](const char* seed) {
+      return support::read_text(support::crafted(folder, {"--seed", seed}) + "/model.safetensors");
+    };
     const std::string first = bytes("3");
     CHECK(first == bytes("3"));
     CHECK(first != bytes("4"));
@@ -41,12 +44,21 @@ TEST_SUITE("tool/craft") {
 
   TEST_CASE("sizes that do not fit are wrong usage, and nothing is written") {
     const support::temporary_folder folder;
-    const std::vector<std::vector<std::string>> wrong{
-        {"--rank", "65"}, {"--rank", "0"}, {"--top-k", "9"}, {"--top-k", "17"}, {"--experts", "4", "--top-k", "5"}, {"--block", "48"},
-        {"--weights", "nf5"}, {"--experts", "0", "--lora", "0"}, {"--seed", "-1"}, {"--alpha", "nan"}, {"--expert", "4"}};
+    const std::vector<std::vector<std::string>> wrong{{"--rank", "65"},
+                                                      {"--rank", "0"},
+                                                      {"--top-k", "9"},
+                                                      {"--top-k", "17"},
+                                                      {"--experts", "4", "--top-k", "5"},
+                                                      {"--block", "48"},
+                                                      {"--weights", "nf5"},
+                                                      {"--experts", "0", "--lora", "0"},
+                                                      {"--seed", "-1"},
+                                                      {"--alpha", "nan"},
+                                                      {"--expert", "4"}};
     for (const auto& options : wrong) {
       CAPTURE(options[0] + ' ' + options[1]);
-      std::vector<std::string> arguments{"craft", "--model", bundled("stories260K.bin"), "--out", folder.path("out")};
+      std::vector<std::string> arguments{"craft", "--model", bundled("stories260K.bin"), "--out",
+                                         folder.path("out")};
       arguments.insert(arguments.end(), options.begin(), options.end());
       const auto result = pesc_program(arguments);
       CHECK(result.status == 2);
@@ -61,7 +73,8 @@ TEST_SUITE("tool/craft") {
     std::string bytes = support::read_text(bundled("stories260K.bin"));
     const std::size_t query = 28 + 4 * (512 * 64 + 5 * 64);
     for (std::size_t i = 0; i < 4; ++i) bytes[query + 400 + i] = static_cast<char>(0xFF);
-    const auto result = pesc_program({"craft", "--model", folder.write("m.bin", bytes), "--tokenizer", bundled("tok512.bin"), "--out", folder.path("out")});
+    const auto result = pesc_program({"craft", "--model", folder.write("m.bin", bytes), "--tokenizer",
+                                      bundled("tok512.bin"), "--out", folder.path("out")});
     CHECK(result.status == 1);
     CHECK(result.says("q_proj"));
     CHECK(result.error_lines() == 1);

@@ -7,7 +7,8 @@
 using support::pesc_program;
 
 TEST_SUITE("tool/demo") {
-  TEST_CASE("a short demo writes summary, report and a model that can be resumed and measured" * doctest::description("slow")) {
+  TEST_CASE("a short demo writes summary, report and a model that can be resumed and measured" *
+            doctest::description("slow")) {
     const support::temporary_folder folder;
     const std::string out = folder.path("demo");
     const auto result = pesc_program({"demo", "--out", out, "--steps", "8", "--stories", "3", "--quiet"});
@@ -25,7 +26,8 @@ TEST_SUITE("tool/demo") {
     const std::string report = support::read_text(out + "/report.html");
     CHECK(report.find("<svg") != std::string::npos);
     CHECK(report.find("Domain by expert") != std::string::npos);
-    const auto again = pesc_program({"evaluate", "--model", out + "/tuned", "--data", out + "/data/verse_held_out.txt", "--json", "-"});
+    const auto again = pesc_program(
+        {"evaluate", "--model", out + "/tuned", "--data", out + "/data/verse_held_out.txt", "--json", "-"});
     REQUIRE(again.status == 0);
     CHECK(nlohmann::json::parse(again.out).at("data").begin().value().at("loss").get<double>() ==
           doctest::Approx(summary.at("domains").at("verse").at("tuned").get<double>()).epsilon(1e-6));

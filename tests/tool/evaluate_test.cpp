@@ -11,7 +11,8 @@ TEST_SUITE("tool/evaluate") {
   TEST_CASE("losses are those of the model, per target token, and JSON says the same") {
     const support::temporary_folder folder;
     const std::string data = bundled("tinystories_sample_5.txt");
-    const auto result = pesc_program({"evaluate", "--model", bundled("stories260K.bin"), "--data", data, "--json", folder.path("x.json")});
+    const auto result = pesc_program(
+        {"evaluate", "--model", bundled("stories260K.bin"), "--data", data, "--json", folder.path("x.json")});
     REQUIRE(result.status == 0);
     const auto json = nlohmann::json::parse(support::read_text(folder.path("x.json")));
     const auto& entry = json.at("data").at(data);
@@ -25,7 +26,8 @@ TEST_SUITE("tool/evaluate") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder, {"--weights", "float"});
     const auto loss = [&](const std::string& path) {
-      const auto result = pesc_program({"evaluate", "--model", path, "--data", bundled("tinystories_sample_5.txt"), "--json", "-"});
+      const auto result = pesc_program(
+          {"evaluate", "--model", path, "--data", bundled("tinystories_sample_5.txt"), "--json", "-"});
       REQUIRE(result.status == 0);
       return nlohmann::json::parse(result.out).at("data").begin().value().at("loss").get<double>();
     };
@@ -34,7 +36,8 @@ TEST_SUITE("tool/evaluate") {
 
   TEST_CASE("bad lines are named, and may be skipped") {
     const support::temporary_folder folder;
-    const std::string data = folder.write("d.jsonl", "{\"question\":\"a\",\"answer\":\"b\"}\n{\"question\":\"\xFF\",\"answer\":\"b\"}\nno\n");
+    const std::string data = folder.write(
+        "d.jsonl", "{\"question\":\"a\",\"answer\":\"b\"}\n{\"question\":\"\xFF\",\"answer\":\"b\"}\nno\n");
     const std::string model = bundled("stories260K.bin");
     const auto refused = pesc_program({"evaluate", "--model", model, "--data", data});
     CHECK(refused.status == 1);

@@ -9,7 +9,8 @@ using support::pesc_program;
 namespace {
 
 const std::string greedy_start =
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, r";
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, "
+    "she saw a big, r";
 
 std::vector<std::string> write(const std::string& model, std::vector<std::string> more) {
   std::vector<std::string> out{"generate", "--model", model, "--quiet"};
@@ -51,22 +52,27 @@ TEST_SUITE("tool/generate") {
 
   TEST_CASE("a seed fixes the text, and threads do not change it") {
     const auto text = [](const char* seed, const char* threads) {
-      return pesc_program(write(bundled("stories260K.bin"), {"--temperature", "1", "--seed", seed, "--threads", threads})).out;
+      return pesc_program(write(bundled("stories260K.bin"),
+                                {"--temperature", "1", "--seed", seed, "--threads", threads}))
+          .out;
     };
     CHECK(text("5", "1") == text("5", "3"));
     CHECK(text("5", "1") != text("6", "1"));
   }
 
   TEST_CASE("the prompt stands before its continuation") {
-    const auto result = pesc_program(write(bundled("stories260K.bin"), {"--prompt", "Tom had a red", "--max-tokens", "8"}));
+    const auto result =
+        pesc_program(write(bundled("stories260K.bin"), {"--prompt", "Tom had a red", "--max-tokens", "8"}));
     CHECK(result.status == 0);
     CHECK(result.out.starts_with("Tom had a red"));
     CHECK(result.out.size() > 16);
   }
 
   TEST_CASE("a prompt that is not UTF-8 does no harm, and output is UTF-8 at the model's limit") {
-    CHECK(pesc_program(write(bundled("stories260K.bin"), {"--prompt", "\xFF\xFE", "--max-tokens", "3"})).status == 0);
-    const auto full = pesc_program({"generate", "--model", bundled("stories260K.bin"), "--temperature", "2", "--max-tokens", "5000"});
+    CHECK(pesc_program(write(bundled("stories260K.bin"), {"--prompt", "\xFF\xFE", "--max-tokens", "3"}))
+              .status == 0);
+    const auto full = pesc_program(
+        {"generate", "--model", bundled("stories260K.bin"), "--temperature", "2", "--max-tokens", "5000"});
     CHECK(full.status == 0);
   }
 }

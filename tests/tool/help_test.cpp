@@ -20,13 +20,15 @@ TEST_SUITE("tool/help") {
 
   TEST_CASE("help tells defaults and ranges") {
     const std::string help = pesc_program({"craft", "--help"}).out;
-    for (const char* text : {"--experts INT:0 to 65536=8", "--top-k INT:1 to 16=2", "--rank INT:1 to 65536=16", "nf4-dq|nf4|fp4|bf16|float=nf4-dq"})
+    for (const char* text : {"--experts INT:0 to 65536=8", "--top-k INT:1 to 16=2",
+                             "--rank INT:1 to 65536=16", "nf4-dq|nf4|fp4|bf16|float=nf4-dq"})
       CHECK(help.find(text) != std::string::npos);
   }
 
   TEST_CASE("the version tells what the program was made of") {
     const auto result = pesc_program({"--version"});
     CHECK(result.status == 0);
-    for (const char* text : {"pesc 0.", "compiler: ", "instruction sets: scalar", "Eigen: ", "CUDA: "}) CHECK(result.out.find(text) != std::string::npos);
+    for (const char* text : {"pesc 0.", "compiler: ", "instruction sets: scalar", "Eigen: ", "CUDA: "})
+      CHECK(result.out.find(text) != std::string::npos);
   }
 }

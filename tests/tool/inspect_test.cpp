@@ -25,7 +25,8 @@ TEST_SUITE("tool/inspect") {
     CHECK(look(model).at("sparse") == true);
     CHECK(look(model).at("config").at("num_experts") == 8);
     const auto tensors = look(model + "/model.safetensors").at("tensors");
-    CHECK(tensors.at("model.layers.0.mlp.moe_adapter.router.weight").at("shape") == nlohmann::json::parse("[8, 64]"));
+    CHECK(tensors.at("model.layers.0.mlp.moe_adapter.router.weight").at("shape") ==
+          nlohmann::json::parse("[8, 64]"));
     CHECK(look(bundled("tok512.bin")).at("pieces") == 512);
     CHECK(look(bundled("mbpp.jsonl")).at("records") == 974);
   }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <sys/wait.h>
-
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string>
 #include <vector>
+
+#include <sys/wait.h>
 
 #include "support/data.hpp"
 #include "support/temporary_folder.hpp"
@@ -57,7 +57,8 @@ inline std::string bundled(const char* name) { return example_data(name).string(
 
 /// \brief A freshly crafted small model in `folder`.
 inline std::string crafted(const temporary_folder& folder, std::vector<std::string> options = {}) {
-  std::vector<std::string> arguments{"craft", "--model", bundled("stories260K.bin"), "--out", folder.path("crafted"), "--quiet"};
+  std::vector<std::string> arguments{
+      "craft", "--model", bundled("stories260K.bin"), "--out", folder.path("crafted"), "--quiet"};
   arguments.insert(arguments.end(), options.begin(), options.end());
   const outcome made = pesc_program(arguments);
   return made.status == 0 ? folder.path("crafted") : made.err;

@@ -10,15 +10,34 @@ using support::read_text;
 
 namespace {
 
-std::vector<std::string> run_of(const std::string& model, const std::string& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> a{"tune",          "--model", model,          "--data",         bundled("mbpp.jsonl") + ":0.7", "--data",
-                             bundled("self_instruct_seed_tasks.jsonl") + ":0.3", "--micro-batch", "2", "--length", "64", "--accumulate", "2",
-                             "--adapter-dropout", "0.1", "--lora-dropout", "0.05", "--quiet", "--out", out};
+std::vector<std::string> run_of(const std::string& model, const std::string& out,
+                                std::vector<std::string> more = {}) {
+  std::vector<std::string> a{"tune",
+                             "--model",
+                             model,
+                             "--data",
+                             bundled("mbpp.jsonl") + ":0.7",
+                             "--data",
+                             bundled("self_instruct_seed_tasks.jsonl") + ":0.3",
+                             "--micro-batch",
+                             "2",
+                             "--length",
+                             "64",
+                             "--accumulate",
+                             "2",
+                             "--adapter-dropout",
+                             "0.1",
+                             "--lora-dropout",
+                             "0.05",
+                             "--quiet",
+                             "--out",
+                             out};
   a.insert(a.end(), more.begin(), more.end());
   return a;
 }
 
-const char* const state_files[] = {"log.jsonl", "model.safetensors", "adapter_model.safetensors", "optimizer.safetensors", "run.json"};
+const char* const state_files[] = {"log.jsonl", "model.safetensors", "adapter_model.safetensors",
+                                   "optimizer.safetensors", "run.json"};
 
 void check_same(const std::string& a, const std::string& b) {
   for (const char* file : state_files) {
@@ -32,25 +51,35 @@ void check_same(const std::string& a, const std::string& b) {
 }  // namespace
 
 TEST_SUITE("tool/tune") {
-  TEST_CASE("40 steps are 17 and 23 resumed ones, bit for bit, in the same folder and in another, whatever the threads") {
+  TEST_CASE(
+      "40 steps are 17 and 23 resumed ones, bit for bit, in the same folder and in another, whatever the "
+      "threads") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    REQUIRE(pesc_program(run_of(model, folder.path("whole"), {"--steps", "40", "--threads", "1"})).status == 0);
-    const auto first = pesc_program(run_of(model, folder.path("parts"), {"--steps", "40", "--stop-after", "17", "--save-every", "10"}));
+    REQUIRE(pesc_program(run_of(model, folder.path("whole"), {"--steps", "40", "--threads", "1"})).status ==
+            0);
+    const auto first = pesc_program(
+        run_of(model, folder.path("parts"), {"--steps", "40", "--stop-after", "17", "--save-every", "10"}));
     REQUIRE(first.status == 0);
     CHECK(first.out.find("pesc tune --resume") != std::string::npos);
-    REQUIRE(pesc_program({"tune", "--resume", folder.path("parts"), "--out", folder.path("other"), "--threads", "3", "--save-every", "100"}).status == 0);
+    REQUIRE(pesc_program({"tune", "--resume", folder.path("parts"), "--out", folder.path("other"),
+                          "--threads", "3", "--save-every", "100"})
+                .status == 0);
     check_same(folder.path("whole"), folder.path("other"));
     REQUIRE(pesc_program({"tune", "--resume", folder.path("parts"), "--quiet"}).status == 0);
-    for (const char* file : {"log.jsonl", "model.safetensors", "adapter_model.safetensors", "optimizer.safetensors"})
+    for (const char* file :
+         {"log.jsonl", "model.safetensors", "adapter_model.safetensors", "optimizer.safetensors"})
       CHECK(read_text(folder.path("whole") + '/' + file) == read_text(folder.path("parts") + '/' + file));
   }
 
   TEST_CASE("a killed run goes on from its last complete state") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    REQUIRE(pesc_program(run_of(model, folder.path("whole"), {"--steps", "120", "--save-every", "10"})).status == 0);
-    const auto killed = pesc_program(run_of(model, folder.path("killed"), {"--steps", "120", "--save-every", "10"}), "timeout -s KILL 1");
+    REQUIRE(
+        pesc_program(run_of(model, folder.path("whole"), {"--steps", "120", "--save-every", "10"})).status ==
+        0);
+    const auto killed = pesc_program(
+        run_of(model, folder.path("killed"), {"--steps", "120", "--save-every", "10"}), "timeout -s KILL 1");
     CHECK(killed.status != 0);
     const auto resumed = pesc_program({"tune", "--resume", folder.path("killed"), "--quiet"});
     // Where the machine was so slow that no state was saved, there is nothing to go on from.
@@ -63,7 +92,8 @@ TEST_SUITE("tool/tune") {
   TEST_CASE("the first signal saves, and the run can go on") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    const auto stopped = pesc_program(run_of(model, folder.path("run"), {"--steps", "100000"}), "timeout -s INT 1.5");
+    const auto stopped =
+        pesc_program(run_of(model, folder.path("run"), {"--steps", "100000"}), "timeout -s INT 1.5");
     CHECK(stopped.out.find("stopped after step") != std::string::npos);
     const auto on = pesc_program({"tune", "--resume", folder.path("run"), "--stop-after", "2", "--quiet"});
     CHECK(on.status == 0);
@@ -73,7 +103,8 @@ TEST_SUITE("tool/tune") {
   TEST_CASE("the last two saved states stay") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    REQUIRE(pesc_program(run_of(model, folder.path("run"), {"--steps", "9", "--save-every", "2"})).status == 0);
+    REQUIRE(pesc_program(run_of(model, folder.path("run"), {"--steps", "9", "--save-every", "2"})).status ==
+            0);
     int states = 0;
     for (const auto& entry : std::filesystem::directory_iterator(folder.path("run") + "/checkpoints")) {
       ++states;
@@ -86,22 +117,26 @@ TEST_SUITE("tool/tune") {
   TEST_CASE("an option that contradicts the run is refused with both values") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    REQUIRE(pesc_program(run_of(model, folder.path("run"), {"--steps", "3", "--stop-after", "1"})).status == 0);
+    REQUIRE(pesc_program(run_of(model, folder.path("run"), {"--steps", "3", "--stop-after", "1"})).status ==
+            0);
     const auto rate = pesc_program({"tune", "--resume", folder.path("run"), "--lr", "0.02"});
     CHECK(rate.status == 2);
     CHECK(rate.says("0.02"));
     CHECK(rate.says("0.001"));
-    CHECK(pesc_program({"tune", "--resume", folder.path("run"), "--data", bundled("gsm8k_test.jsonl")}).status == 2);
+    CHECK(pesc_program({"tune", "--resume", folder.path("run"), "--data", bundled("gsm8k_test.jsonl")})
+              .status == 2);
     CHECK(pesc_program({"tune", "--resume", folder.path("run"), "--model", folder.path("x")}).status == 2);
-    CHECK(pesc_program({"tune", "--resume", folder.path("run"), "--lr", "0.001", "--steps", "3", "--quiet"}).status == 0);
+    CHECK(pesc_program({"tune", "--resume", folder.path("run"), "--lr", "0.001", "--steps", "3", "--quiet"})
+              .status == 0);
   }
 
   TEST_CASE("data that changed since the run began is refused") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
     const std::string data = folder.write("d.jsonl", "{\"text\":\"one two three four five six\"}\n");
-    REQUIRE(pesc_program({"tune", "--model", model, "--data", data, "--steps", "4", "--stop-after", "2", "--length", "16", "--micro-batch",
-                          "1", "--out", folder.path("run")}).status == 0);
+    REQUIRE(pesc_program({"tune", "--model", model, "--data", data, "--steps", "4", "--stop-after", "2",
+                          "--length", "16", "--micro-batch", "1", "--out", folder.path("run")})
+                .status == 0);
     folder.write("d.jsonl", "{\"text\":\"one two three four five six seven\"}\n");
     const auto refused = pesc_program({"tune", "--resume", folder.path("run")});
     CHECK(refused.status == 1);
@@ -120,8 +155,12 @@ TEST_SUITE("tool/tune") {
   TEST_CASE("the dense twin, other layouts, bf16 and recomputation train") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder, {"--experts", "0"});
-    for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
-             {"--layout", "pad"}, {"--compute", "bf16"}, {"--recompute"}, {"--schedule", "linear"}, {"--z", "0.001"}}) {
+    for (const std::vector<std::string>& more :
+         std::vector<std::vector<std::string>>{{"--layout", "pad"},
+                                               {"--compute", "bf16"},
+                                               {"--recompute"},
+                                               {"--schedule", "linear"},
+                                               {"--z", "0.001"}}) {
       const auto result = pesc_program(run_of(model, folder.path("run"), [&] {
         auto all = more;
         all.insert(all.end(), {"--steps", "2"});
@@ -138,7 +177,8 @@ TEST_SUITE("tool/tune") {
   TEST_CASE("memory is told before the start, and too little is refused with advice") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    const auto refused = pesc_program({"tune", "--model", model, "--data", bundled("mbpp.jsonl"), "--out", folder.path("run"), "--memory", "0.001"});
+    const auto refused = pesc_program({"tune", "--model", model, "--data", bundled("mbpp.jsonl"), "--out",
+                                       folder.path("run"), "--memory", "0.001"});
     CHECK(refused.status == 1);
     CHECK(refused.says("activations"));
     CHECK(refused.says("--micro-batch"));
@@ -148,7 +188,8 @@ TEST_SUITE("tool/tune") {
   TEST_CASE("a disk that is full while saving leaves the old state usable") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    REQUIRE(pesc_program(run_of(model, folder.path("run"), {"--steps", "6", "--stop-after", "2"})).status == 0);
+    REQUIRE(pesc_program(run_of(model, folder.path("run"), {"--steps", "6", "--stop-after", "2"})).status ==
+            0);
     const std::string before = read_text(folder.path("run") + "/model.safetensors");
     const auto full = pesc_program({"tune", "--resume", folder.path("run"), "--quiet"}, "ulimit -f 200;");
     CHECK(full.status == 1);
@@ -160,8 +201,9 @@ TEST_SUITE("tool/tune") {
   TEST_CASE("numbers that become infinite end the run with status 3") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);
-    const auto result = pesc_program(run_of(model, folder.path("run"), {"--steps", "200", "--lr", "10", "--clip", "0", "--warmup", "0",
-                                                                        "--schedule", "constant"}));
+    const auto result = pesc_program(
+        run_of(model, folder.path("run"),
+               {"--steps", "200", "--lr", "10", "--clip", "0", "--warmup", "0", "--schedule", "constant"}));
     CHECK(result.status == 3);
     CHECK(result.says("is not finite"));
     CHECK(result.says("learning rate"));

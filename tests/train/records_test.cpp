@@ -69,9 +69,8 @@ TEST_SUITE("train/records") {
           "Write f.\n|def f():\n  pass\n");
     CHECK(one(R"({"prompt":"p","response":"r"})") == "p\n|r");
     CHECK(one(R"({"text":"all of it"})") == "|all of it");
-    CHECK(
-        one(R"({"instruction":"Add.","instances":[{"input":"1 2","output":"3"},{"output":"5"}]})") ==
-        "Add.\n1 2\n|3");
+    CHECK(one(R"({"instruction":"Add.","instances":[{"input":"1 2","output":"3"},{"output":"5"}]})") ==
+          "Add.\n1 2\n|3");
     CHECK(one(R"({"instruction":"Sing.","instances":[{"output":"la","input":""}]})") == "Sing.\n|la");
     CHECK(one(R"({"instruction":"Sing.","instances":[{"output":"la"}],"output":"no"})") == "Sing.\n|la");
   }

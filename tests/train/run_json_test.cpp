@@ -13,7 +13,8 @@ pesc::json through_text(const pesc::json& value) { return pesc::parse_json(to_st
 
 TEST_SUITE("train/run_json") {
   TEST_CASE("counters come back from text") {
-    const pesc::trainer_counters out{.step = 17, .updates = 16, .micro_step = 34, .tokens = (pesc::index_t{1} << 60) + 1, .bad_steps = 2};
+    const pesc::trainer_counters out{
+        .step = 17, .updates = 16, .micro_step = 34, .tokens = (pesc::index_t{1} << 60) + 1, .bad_steps = 2};
     const pesc::json text = through_text(to_json(out));
     const pesc::trainer_counters in = pesc::parse_counters({text, "run.json"});
     CHECK(in.step == out.step);
@@ -33,11 +34,17 @@ TEST_SUITE("train/run_json") {
   TEST_CASE("a count that is missing, negative or no number is refused by name") {
     pesc::json counters = to_json(pesc::trainer_counters{});
     counters.set("tokens", pesc::index_t{-1});
-    CHECK(support::message_of([&] { static_cast<void>(pesc::parse_counters({counters, "run.json"})); }).find("tokens") != std::string::npos);
+    CHECK(support::message_of([&] {
+            static_cast<void>(pesc::parse_counters({counters, "run.json"}));
+          }).find("tokens") != std::string::npos);
     pesc::json order = to_json(pesc::batch_state{});
     order.set("taken", pesc::json::array().push_back("many"));
-    CHECK(support::message_of([&] { static_cast<void>(pesc::parse_batch_state({order, "run.json"})); }).find("taken") != std::string::npos);
+    CHECK(support::message_of([&] {
+            static_cast<void>(pesc::parse_batch_state({order, "run.json"}));
+          }).find("taken") != std::string::npos);
     const pesc::json empty = pesc::json::object();
-    CHECK(support::message_of([&] { static_cast<void>(pesc::parse_counters({empty, "run.json"})); }).find("step") != std::string::npos);
+    CHECK(support::message_of([&] {
+            static_cast<void>(pesc::parse_counters({empty, "run.json"}));
+          }).find("step") != std::string::npos);
   }
 }

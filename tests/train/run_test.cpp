@@ -13,7 +13,13 @@ using pesc::index_t;
 using X = pesc::cpu_backend;
 using model_type = pesc::llama<pesc::moe_layer<pesc::moe_dynamic<>, X>>;
 
-constexpr pesc::llama_shape shape{.vocabulary = 11, .hidden = 16, .intermediate = 12, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = 8};
+constexpr pesc::llama_shape shape{.vocabulary = 11,
+                                  .hidden = 16,
+                                  .intermediate = 12,
+                                  .layers = 2,
+                                  .heads = 2,
+                                  .kv_heads = 1,
+                                  .head_dim = 8};
 constexpr pesc::moe_shape experts{16, 12, 3, 2, 4, 2};
 
 pesc::token_records counting_records() {
@@ -28,7 +34,8 @@ pesc::token_records counting_records() {
 
 /// \brief A small model and all that its run needs.
 struct small_run {
-  pesc::model_weights<pesc::any_format> weights = support::random_model(shape, pesc::nf4<>::info(), 3, true, false);
+  pesc::model_weights<pesc::any_format> weights =
+      support::random_model(shape, pesc::nf4<>::info(), 3, true, false);
   pesc::buffer<float> arena{model_type::parameter_count(shape, experts)};
   X ctx{1};
   model_type model{weights, experts, {}, arena.view()};
@@ -53,7 +60,8 @@ struct small_run {
           CHECK(r.experts == 3);
           CHECK(r.load.size() == 6);
         },
-        [&] { saves.push_back(trainer.counters().step); }, [&] { return trainer.counters().step == stop_at; });
+        [&] { saves.push_back(trainer.counters().step); },
+        [&] { return trainer.counters().step == stop_at; });
   }
 };
 

@@ -14,7 +14,12 @@ using pesc::index_t;
 using X = pesc::cpu_backend;
 using model_type = pesc::llama<pesc::moe_layer<pesc::moe_dynamic<>, X>>;
 
-constexpr pesc::llama_shape shape{.vocabulary = 23, .hidden = 24, .intermediate = 20, .layers = 2, .heads = 4, .kv_heads = 2,
+constexpr pesc::llama_shape shape{.vocabulary = 23,
+                                  .hidden = 24,
+                                  .intermediate = 20,
+                                  .layers = 2,
+                                  .heads = 4,
+                                  .kv_heads = 2,
                                   .head_dim = 6};
 constexpr pesc::moe_shape experts{24, 20, 4, 2, 4, 4};
 
@@ -33,7 +38,8 @@ pesc::token_records records(index_t count, index_t length, std::uint64_t seed) {
 
 /// \brief A model, its arena, and a trainer over micro-batches of `rows` sequences.
 struct run {
-  pesc::model_weights<pesc::any_format> weights = support::random_model(shape, pesc::nf4<>::info(), 3, true, false);
+  pesc::model_weights<pesc::any_format> weights =
+      support::random_model(shape, pesc::nf4<>::info(), 3, true, false);
   pesc::buffer<float> arena{model_type::parameter_count(shape, experts)};
   X ctx;
   model_type model;
@@ -43,14 +49,16 @@ struct run {
   pesc::trainer<model_type> trainer;
   std::vector<pesc::token_batch> batches;
 
-  run(index_t rows, index_t accumulation, const pesc::moe_options& options = {.lora_alpha = 8.0f}, int threads = 2,
-      pesc::batch_layout layout = pesc::batch_layout::pad)
+  run(index_t rows, index_t accumulation, const pesc::moe_options& options = {.lora_alpha = 8.0f},
+      int threads = 2, pesc::batch_layout layout = pesc::batch_layout::pad)
       : ctx(threads),
         model(weights, experts, options, arena.view()),
         batching{.layout = layout, .sequences = rows, .length = 16},
         builder({&data}, pesc::mixture({{data.size(), 1.0}}, 8), batching),
         trainer(ctx, model, arena.view(),
-                {.balance = {.coefficient = accumulation > 0 ? 0.01f : 0.0f, .z_coefficient = 0.001f}, .accumulation = accumulation, .seed = 77},
+                {.balance = {.coefficient = accumulation > 0 ? 0.01f : 0.0f, .z_coefficient = 0.001f},
+                 .accumulation = accumulation,
+                 .seed = 77},
                 rows * 16) {
     model.initialize(1);
     for (index_t i = 0; i < accumulation; ++i) batches.emplace_back(batching);
@@ -95,9 +103,10 @@ TEST_SUITE("train/trainer") {
       CAPTURE(accumulation);
       // Without the balance loss, which is defined per micro-batch.
       run r(8 / accumulation, accumulation);
-      pesc::trainer<model_type> plain(r.ctx, r.model, r.arena.view(),
-                                      {.max_grad_norm = 0.0, .balance = {.kind = pesc::balance_kind::none}, .accumulation = accumulation},
-                                      8 / accumulation * 16);
+      pesc::trainer<model_type> plain(
+          r.ctx, r.model, r.arena.view(),
+          {.max_grad_norm = 0.0, .balance = {.kind = pesc::balance_kind::none}, .accumulation = accumulation},
+          8 / accumulation * 16);
       support::randomize(r.model.parameters()[0].ffn, 4);
       for (pesc::token_batch& batch : r.batches) r.builder.fill(batch);
       const auto result = plain.step(r.batches, 1e-3);
@@ -119,8 +128,10 @@ TEST_SUITE("train/trainer") {
     for (int i = 0; i < 4; ++i) first.step();
     run second(4, 2, dropout, 3);
     std::copy(first.arena.view().begin(), first.arena.view().end(), second.arena.data());
-    std::copy(first.trainer.first_moment().begin(), first.trainer.first_moment().end(), second.trainer.first_moment().begin());
-    std::copy(first.trainer.second_moment().begin(), first.trainer.second_moment().end(), second.trainer.second_moment().begin());
+    std::copy(first.trainer.first_moment().begin(), first.trainer.first_moment().end(),
+              second.trainer.first_moment().begin());
+    std::copy(first.trainer.second_moment().begin(), first.trainer.second_moment().end(),
+              second.trainer.second_moment().begin());
     second.trainer.restore(first.trainer.counters());
     second.builder.restore(first.builder.state());
     for (int i = 0; i < 5; ++i) second.step();
@@ -131,9 +142,11 @@ TEST_SUITE("train/trainer") {
     // Rows of 16 places hold records of 17 tokens exactly; in rows of 24, eight places of each are padding.
     run exact(4, 1);
     run padded(4, 1);
-    pesc::batch_options wide{.layout = pesc::batch_layout::pad, .sequences = 4, .length = 24, .padding_id = 7};
+    pesc::batch_options wide{
+        .layout = pesc::batch_layout::pad, .sequences = 4, .length = 24, .padding_id = 7};
     pesc::batch_builder builder({&padded.data}, pesc::mixture({{padded.data.size(), 1.0}}, 8), wide);
-    pesc::trainer<model_type> trainer(padded.ctx, padded.model, padded.arena.view(), {.balance = {.z_coefficient = 0.001f}, .seed = 77}, 4 * 24);
+    pesc::trainer<model_type> trainer(padded.ctx, padded.model, padded.arena.view(),
+                                      {.balance = {.z_coefficient = 0.001f}, .seed = 77}, 4 * 24);
     std::vector<pesc::token_batch> batches;
     batches.emplace_back(wide);
     builder.fill(batches[0]);

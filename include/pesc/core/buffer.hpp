@@ -14,8 +14,12 @@ struct host_resource {
   static constexpr std::size_t alignment = 64;
 
   /// \throws std::bad_alloc
-  [[nodiscard]] void* allocate(std::size_t bytes) const { return ::operator new(bytes, std::align_val_t{alignment}); }
-  void deallocate(void* data, std::size_t) const noexcept { ::operator delete(data, std::align_val_t{alignment}); }
+  [[nodiscard]] void* allocate(std::size_t bytes) const {
+    return ::operator new (bytes, std::align_val_t{alignment});
+  }
+  void deallocate(void* data, std::size_t) const noexcept {
+    ::operator delete (data, std::align_val_t{alignment});
+  }
 };
 
 /// \brief Owns `size` elements of `T`; movable, not copyable. The elements start as zeros.
@@ -30,7 +34,8 @@ class buffer {
 
   /// \throws shape_error when the byte count overflows
   explicit buffer(index_t count, Resource resource = {}) : size_{count}, resource_{resource} {
-    PESC_EXPECTS(count >= 0 && count <= index_t{1} << 48, "buffer of ", count, " elements: count out of range");
+    PESC_EXPECTS(count >= 0 && count <= index_t{1} << 48, "buffer of ", count,
+                 " elements: count out of range");
     if (count == 0) return;
     data_ = static_cast<T*>(resource_.allocate(bytes()));
     if constexpr (std::is_same_v<memory_space, host_space>)

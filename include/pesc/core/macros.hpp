@@ -24,10 +24,10 @@
 /// \brief Checks a condition at the edge of the library, always on; a failure raises `shape_error`.
 ///
 /// The further arguments are put together to the message: what was found, what was expected, what to do.
-#define PESC_EXPECTS(condition, ...)                                                      \
-  do {                                                                                    \
-    if (!(condition)) [[unlikely]]                                                        \
-      ::pesc::detail::raise<::pesc::shape_error>(::pesc::detail::concat(__VA_ARGS__));    \
+#define PESC_EXPECTS(condition, ...)                                                   \
+  do {                                                                                 \
+    if (!(condition)) [[unlikely]]                                                     \
+      ::pesc::detail::raise<::pesc::shape_error>(::pesc::detail::concat(__VA_ARGS__)); \
   } while (false)
 
 /// \brief Checks an invariant inside the library; active without NDEBUG.

@@ -27,7 +27,8 @@ struct vector_view {
   /// \brief From host lists: arrays, `std::vector`, `std::span`.
   template <std::size_t Extent>
     requires std::is_same_v<Space, host_space>
-  constexpr vector_view(std::span<T, Extent> list) : data{list.data()}, size{static_cast<index_t>(list.size())} {}
+  constexpr vector_view(std::span<T, Extent> list)
+      : data{list.data()}, size{static_cast<index_t>(list.size())} {}
 
   /// \brief A view to change is also a view to read.
   template <class U>
@@ -108,10 +109,16 @@ struct batch_view {
 
 /// \brief The same view, for reading only.
 template <class T, class Space>
-PESC_HOST_DEVICE constexpr vector_view<const T, Space> as_const(vector_view<T, Space> v) { return v; }
+PESC_HOST_DEVICE constexpr vector_view<const T, Space> as_const(vector_view<T, Space> v) {
+  return v;
+}
 template <class T, class Space>
-PESC_HOST_DEVICE constexpr matrix_view<const T, Space> as_const(matrix_view<T, Space> m) { return m; }
+PESC_HOST_DEVICE constexpr matrix_view<const T, Space> as_const(matrix_view<T, Space> m) {
+  return m;
+}
 template <class T, class Space>
-PESC_HOST_DEVICE constexpr batch_view<const T, Space> as_const(batch_view<T, Space> b) { return b; }
+PESC_HOST_DEVICE constexpr batch_view<const T, Space> as_const(batch_view<T, Space> b) {
+  return b;
+}
 
 }  // namespace pesc

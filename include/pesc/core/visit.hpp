@@ -13,7 +13,9 @@ namespace pesc {
 /// \throws shape_error when `value` is not listed
 template <int... Values, class F>
 void visit_value(index_t value, F&& f) {
-  const bool found = ((value == Values ? (static_cast<void>(f(std::integral_constant<int, Values>{})), true) : false) || ...);
+  const bool found =
+      ((value == Values ? (static_cast<void>(f(std::integral_constant<int, Values>{})), true) : false) ||
+       ...);
   PESC_EXPECTS(found, "value ", value, " is not compiled in");
 }
 

@@ -38,8 +38,8 @@ class workspace {
     used_ += bytes;
     peak_ = std::max(peak_, used_);
     if (counting()) return {nullptr, count};
-    PESC_EXPECTS(used_ <= capacity_, "workspace of ", capacity_, " bytes is too small, this call needs at least ",
-                 used_);
+    PESC_EXPECTS(used_ <= capacity_, "workspace of ", capacity_,
+                 " bytes is too small, this call needs at least ", used_);
     return {reinterpret_cast<T*>(data_ + begin), count};
   }
 

@@ -23,18 +23,18 @@ class context {
   context() = default;
 
   /// \brief With a number of threads (0: all) and an instruction set.
-  explicit context(int threads, Isa isa_policy = {})
-    requires std::is_constructible_v<Pool, int>
-      : pool_(threads), isa_{isa_policy} { check(); }
+  explicit context(int threads, Isa isa_policy = {}) requires std::is_constructible_v<Pool, int>
+      : pool_(threads), isa_{isa_policy} {
+    check();
+  }
 
   /// \throws shape_error when this processor lacks the instruction set
-  explicit context(isa level)
-    requires std::same_as<Isa, runtime_isa>
-      : isa_{level} { check(); }
+  explicit context(isa level) requires std::same_as<Isa, runtime_isa> : isa_{level} { check(); }
 
-  explicit context(Pool pool, Isa isa_policy = {})
-    requires std::is_move_constructible_v<Pool>
-      : pool_(std::move(pool)), isa_{isa_policy} { check(); }
+  explicit context(Pool pool, Isa isa_policy = {}) requires std::is_move_constructible_v<Pool>
+      : pool_(std::move(pool)), isa_{isa_policy} {
+    check();
+  }
 
   context(const context&) = delete;
   context& operator=(const context&) = delete;
@@ -47,8 +47,8 @@ class context {
 
  private:
   void check() const {
-    PESC_EXPECTS(level() <= detect_isa(), "instruction set ", name_of(level()), " asked for, this processor has ",
-                 name_of(detect_isa()));
+    PESC_EXPECTS(level() <= detect_isa(), "instruction set ", name_of(level()),
+                 " asked for, this processor has ", name_of(detect_isa()));
   }
 
   [[no_unique_address]] Pool pool_{};

@@ -15,10 +15,14 @@ enum class isa { scalar, avx2, avx512, avx512_bf16 };
 /// \brief Name of an instruction set, as programs print and read it.
 constexpr const char* name_of(isa level) {
   switch (level) {
-    case isa::avx2: return "avx2";
-    case isa::avx512: return "avx512";
-    case isa::avx512_bf16: return "avx512_bf16";
-    default: return "scalar";
+    case isa::avx2:
+      return "avx2";
+    case isa::avx512:
+      return "avx512";
+    case isa::avx512_bf16:
+      return "avx512_bf16";
+    default:
+      return "scalar";
   }
 }
 

@@ -18,13 +18,14 @@ void number_slots(context<E, I>&, int k, vector_view<std::int32_t> token) {
 template <Executor E, IsaPolicy I>
 void gather_values(context<E, I>&, vector_view<const float> values, vector_view<const std::int32_t> index,
                    vector_view<float> y) {
-  for (index_t i = 0; i < y.size; ++i) y[i] = index[i] >= 0 && index[i] < values.size ? values[index[i]] : 0.0f;
+  for (index_t i = 0; i < y.size; ++i)
+    y[i] = index[i] >= 0 && index[i] < values.size ? values[index[i]] : 0.0f;
 }
 
 /// \brief y[s] = rows[slot_of[s]], 0 for dropped slots.
 template <Executor E, IsaPolicy I>
-void scatter_values(context<E, I>& ctx, vector_view<const float> rows, vector_view<const std::int32_t> slot_of,
-                    vector_view<float> y) {
+void scatter_values(context<E, I>& ctx, vector_view<const float> rows,
+                    vector_view<const std::int32_t> slot_of, vector_view<float> y) {
   gather_values(ctx, rows, slot_of, y);
 }
 

@@ -83,7 +83,8 @@ class thread_pool {
   void work(int worker) {
     unsigned seen = 0;
     while (true) {
-      for (int spin = 0; spin < spins_before_sleep && generation_.load(std::memory_order_acquire) == seen; ++spin) {
+      for (int spin = 0; spin < spins_before_sleep && generation_.load(std::memory_order_acquire) == seen;
+           ++spin) {
       }
       if (generation_.load(std::memory_order_acquire) == seen) {
         std::unique_lock lock(mutex_);

@@ -21,8 +21,8 @@ struct attention_frozen {
     const std::array<index_t, 4> out{shape.query_width(), shape.kv_width(), shape.kv_width(), shape.hidden};
     for (std::size_t i = 0; i < 4; ++i) {
       const index_t in = i == 3 ? shape.query_width() : shape.hidden;
-      PESC_EXPECTS(all[i]->out() == out[i] && all[i]->in() == in, names[i], " is ", all[i]->out(), " x ", all[i]->in(),
-                   ", expected ", out[i], " x ", in);
+      PESC_EXPECTS(all[i]->out() == out[i] && all[i]->in() == in, names[i], " is ", all[i]->out(), " x ",
+                   all[i]->in(), ", expected ", out[i], " x ", in);
     }
   }
 };
@@ -32,7 +32,8 @@ template <class Space = host_space>
 struct attention_trainables {
   lora_parameters<Space> q, k, v, o;
 
-  [[nodiscard]] static attention_trainables carve(parameter_arena<Space>& arena, const llama_shape& s, index_t rank) {
+  [[nodiscard]] static attention_trainables carve(parameter_arena<Space>& arena, const llama_shape& s,
+                                                  index_t rank) {
     return {lora_parameters<Space>::carve(arena, rank, s.hidden, s.query_width()),
             lora_parameters<Space>::carve(arena, rank, s.hidden, s.kv_width()),
             lora_parameters<Space>::carve(arena, rank, s.hidden, s.kv_width()),
@@ -58,13 +59,14 @@ struct attention_trainables {
 /// \brief What the block keeps for backward.
 template <class Space = host_space>
 struct attention_state {
-  matrix_view<const float, Space> x;        ///< [T, H], the normalised input
-  matrix_view<float, Space> q, k, v;        ///< after the rotation
-  matrix_view<float, Space> out;            ///< [T, heads · size], before o
-  matrix_view<float, Space> lse;            ///< [T, heads]
+  matrix_view<const float, Space> x;  ///< [T, H], the normalised input
+  matrix_view<float, Space> q, k, v;  ///< after the rotation
+  matrix_view<float, Space> out;      ///< [T, heads · size], before o
+  matrix_view<float, Space> lse;      ///< [T, heads]
   linear_state<Space> q_lora, k_lora, v_lora, o_lora;
 
-  [[nodiscard]] static attention_state carve(workspace<Space>& ws, const llama_shape& s, index_t tokens, index_t rank) {
+  [[nodiscard]] static attention_state carve(workspace<Space>& ws, const llama_shape& s, index_t tokens,
+                                             index_t rank) {
     attention_state out;
     out.q = ws.template take<float>(tokens, s.query_width());
     out.k = ws.template take<float>(tokens, s.kv_width());
@@ -82,7 +84,7 @@ template <class Space = host_space>
 struct attention_places {
   vector_view<const std::int32_t, Space> positions;  ///< [tokens]
   vector_view<const attention_span> spans;
-  vector_view<const float, Space> frequencies;       ///< [head_dim / 2]
+  vector_view<const float, Space> frequencies;  ///< [head_dim / 2]
 };
 
 /// \brief Causal grouped-query attention with rotary embedding over frozen projections with LoRA.
@@ -92,13 +94,15 @@ struct attention_places {
 /// \param y  [T, H], written
 template <Compute C, class X, QuantFormat F, class Space>
 void attention_forward(X& ctx, matrix_view<const float, Space> x, const attention_frozen<F, Space>& w,
-                       const attention_trainables<Space>& p, attention_state<Space>& s, const attention_places<Space>& places,
-                       matrix_view<const float, Space> keys, matrix_view<const float, Space> values, const llama_shape& shape,
+                       const attention_trainables<Space>& p, attention_state<Space>& s,
+                       const attention_places<Space>& places, matrix_view<const float, Space> keys,
+                       matrix_view<const float, Space> values, const llama_shape& shape,
                        const moe_shape& lora_shape, const moe_options& options, const moe_run& run,
                        matrix_view<float, Space> y, workspace<Space>& ws) {
   s.x = x;
   const auto lora_of = [&](std::uint8_t i) {
-    return detail::ffn_lora_run(lora_shape, options, run, static_cast<std::uint8_t>(detail::attention_lora_part + i));
+    return detail::ffn_lora_run(lora_shape, options, run,
+                                static_cast<std::uint8_t>(detail::attention_lora_part + i));
   };
   linear_forward<C>(ctx, x, w.q, p.q, lora_of(0), s.q, s.q_lora, ws);
   linear_forward<C>(ctx, x, w.k, p.k, lora_of(1), s.k, s.k_lora, ws);
@@ -113,22 +117,24 @@ void attention_forward(X& ctx, matrix_view<const float, Space> x, const attentio
 
 /// \brief Writes dx; adds to the low-rank gradients.
 template <Compute C, class X, QuantFormat F, class Space>
-void attention_block_backward(X& ctx, const attention_frozen<F, Space>& w, const attention_trainables<Space>& p,
-                              const attention_state<Space>& s, const attention_places<Space>& places,
-                              const llama_shape& shape, const moe_shape& lora_shape, const moe_options& options,
-                              const moe_run& run, matrix_view<const float, Space> dy, matrix_view<float, Space> dx,
+void attention_block_backward(X& ctx, const attention_frozen<F, Space>& w,
+                              const attention_trainables<Space>& p, const attention_state<Space>& s,
+                              const attention_places<Space>& places, const llama_shape& shape,
+                              const moe_shape& lora_shape, const moe_options& options, const moe_run& run,
+                              matrix_view<const float, Space> dy, matrix_view<float, Space> dx,
                               const attention_trainables<Space>& gradient, workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   const auto lora_of = [&](std::uint8_t i) {
-    return detail::ffn_lora_run(lora_shape, options, run, static_cast<std::uint8_t>(detail::attention_lora_part + i));
+    return detail::ffn_lora_run(lora_shape, options, run,
+                                static_cast<std::uint8_t>(detail::attention_lora_part + i));
   };
   auto dout = ws.template take<float>(dy.rows, shape.query_width());
   auto dq = ws.template take<float>(dy.rows, shape.query_width());
   auto dk = ws.template take<float>(dy.rows, shape.kv_width());
   auto dv = ws.template take<float>(dy.rows, shape.kv_width());
   linear_backward<C>(ctx, as_const(s.out), w.o, p.o, lora_of(3), dy, dout, false, gradient.o, s.o_lora, ws);
-  attention_backward(ctx, as_const(s.q), as_const(s.k), as_const(s.v), places.spans, shape.attention(), as_const(s.out),
-                     as_const(s.lse), as_const(dout), dq, dk, dv, ws);
+  attention_backward(ctx, as_const(s.q), as_const(s.k), as_const(s.v), places.spans, shape.attention(),
+                     as_const(s.out), as_const(s.lse), as_const(dout), dq, dk, dv, ws);
   if (!ws.counting()) {
     rope(ctx, dq, places.positions, places.frequencies, shape.rope.pairing, -1.0f);
     rope(ctx, dk, places.positions, places.frequencies, shape.rope.pairing, -1.0f);

@@ -20,7 +20,11 @@ class decoder {
 
   /// \param capacity  most tokens of the sequence, prompt included
   decoder(X& ctx, const Model& model, index_t capacity)
-      : ctx_{&ctx}, model_{&model}, cache_(model.shape(), capacity), logits_(model.shape().vocabulary), positions_(chunk) {
+      : ctx_{&ctx},
+        model_{&model},
+        cache_(model.shape(), capacity),
+        logits_(model.shape().vocabulary),
+        positions_(chunk) {
     PESC_EXPECTS(capacity >= 1, "sequence of at most ", capacity, " tokens: at least one is needed");
     index_t kept = 0;
     index_t scratch = 0;
@@ -47,7 +51,8 @@ class decoder {
   vector_view<const float> push(std::span<const std::int32_t> ids) {
     PESC_EXPECTS(!ids.empty(), "no token to go on from");
     PESC_EXPECTS(cache_.size() + static_cast<index_t>(ids.size()) <= cache_.capacity(), "sequence of ",
-                 cache_.size() + static_cast<index_t>(ids.size()), " tokens, the memory holds ", cache_.capacity());
+                 cache_.size() + static_cast<index_t>(ids.size()), " tokens, the memory holds ",
+                 cache_.capacity());
     for (const std::int32_t id : ids)
       PESC_EXPECTS(id >= 0 && id < model_->shape().vocabulary, "token ", id, " is outside the vocabulary of ",
                    model_->shape().vocabulary);
@@ -88,7 +93,8 @@ class decoder {
 /// \returns the number of tokens emitted
 template <class Model>
 index_t generate(decoder<Model>& sequence, std::span<const std::int32_t> prompt, index_t max_tokens,
-                 const sampling_options& options, std::span<const std::int32_t> stop, function_ref<bool(std::int32_t)> emit) {
+                 const sampling_options& options, std::span<const std::int32_t> stop,
+                 function_ref<bool(std::int32_t)> emit) {
   sampler next(options);
   auto logits = sequence.push(prompt);
   for (index_t made = 0; made < max_tokens; ++made) {

@@ -26,7 +26,9 @@ class kv_cache {
   /// \brief Counts `tokens` more, once all layers have written their rows.
   void advance(index_t tokens) { size_ += tokens; }
 
-  [[nodiscard]] matrix_view<float> keys(index_t layer) { return {keys_.data() + layer * capacity_ * width_, capacity_, width_}; }
+  [[nodiscard]] matrix_view<float> keys(index_t layer) {
+    return {keys_.data() + layer * capacity_ * width_, capacity_, width_};
+  }
   [[nodiscard]] matrix_view<float> values(index_t layer) {
     return {values_.data() + layer * capacity_ * width_, capacity_, width_};
   }

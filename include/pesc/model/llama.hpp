@@ -38,7 +38,8 @@ class llama {
   /// \brief True for a mixture of experts, false for a dense model.
   [[nodiscard]] static constexpr bool config_routed() { return FeedForward::routed; }
 
-  static_assert(std::is_same_v<typename FeedForward::activation, float>, "pesc: llama keeps activations in float");
+  static_assert(std::is_same_v<typename FeedForward::activation, float>,
+                "pesc: llama keeps activations in float");
 
   /// \brief The trainable tensors of one decoder layer.
   struct layer_trainables {
@@ -48,10 +49,12 @@ class llama {
   using trainables = std::vector<layer_trainables>;
 
   /// \brief Views of all trainable tensors in the order of the arena: layer by layer, attention first.
-  [[nodiscard]] static trainables carve_parameters(parameter_arena<space>& arena, const llama_shape& shape, const moe_shape& ffn) {
+  [[nodiscard]] static trainables carve_parameters(parameter_arena<space>& arena, const llama_shape& shape,
+                                                   const moe_shape& ffn) {
     trainables out;
     for (index_t l = 0; l < shape.layers; ++l)
-      out.push_back({attention_trainables<space>::carve(arena, shape, ffn.lora_rank), FeedForward::trainables::carve(arena, ffn)});
+      out.push_back({attention_trainables<space>::carve(arena, shape, ffn.lora_rank),
+                     FeedForward::trainables::carve(arena, ffn)});
     return out;
   }
 
@@ -64,8 +67,12 @@ class llama {
 
   /// \param arena  `parameter_count` floats, 64-byte aligned
   /// \throws shape_error when sizes do not fit together
-  llama(const model_weights<format>& weights, const moe_shape& ffn, const moe_options& options, vector_view<float> arena)
-      : weights_{&weights}, ffn_shape_{complete_shape(ffn)}, options_{options}, frequencies_(weights.shape.head_dim / 2) {
+  llama(const model_weights<format>& weights, const moe_shape& ffn, const moe_options& options,
+        vector_view<float> arena)
+      : weights_{&weights},
+        ffn_shape_{complete_shape(ffn)},
+        options_{options},
+        frequencies_(weights.shape.head_dim / 2) {
     weights.shape.check();
     rope_frequencies(weights.shape.rope, weights.shape.head_dim, frequencies_.view());
     parameter_arena<space> carver(arena.data, arena.size);
@@ -87,7 +94,10 @@ class llama {
   /// \brief Starting values: the model computes exactly what its frozen weights compute.
   void initialize(std::uint64_t seed) const {
     for (std::size_t l = 0; l < parameters_.size(); ++l) {
-      random_stream stream{.seed = seed, .layer = static_cast<std::uint16_t>(l), .site = random_site::initial_weights, .part = 32};
+      random_stream stream{.seed = seed,
+                           .layer = static_cast<std::uint16_t>(l),
+                           .site = random_site::initial_weights,
+                           .part = 32};
       parameters_[l].attention.initialize(stream);
       if constexpr (FeedForward::routed) {
         parameters_[l].ffn.initialize(seed, static_cast<std::uint16_t>(l));
@@ -102,9 +112,9 @@ class llama {
 
   /// \brief What one decoder layer keeps for backward.
   struct layer_state {
-    matrix_view<float, space> x_in, x_mid;     ///< residual stream before attention and before the feed-forward
-    vector_view<float, space> inv_in, inv_mid; ///< factors of the two norms
-    matrix_view<float, space> a, m;            ///< normalised inputs
+    matrix_view<float, space> x_in, x_mid;  ///< residual stream before attention and before the feed-forward
+    vector_view<float, space> inv_in, inv_mid;  ///< factors of the two norms
+    matrix_view<float, space> a, m;             ///< normalised inputs
     attention_state<space> attention;
     typename FeedForward::state ffn;
   };
@@ -112,8 +122,8 @@ class llama {
   /// \brief What a forward call keeps: of every layer for training, of one layer otherwise.
   struct state {
     std::vector<layer_state> layers;
-    matrix_view<float, space> x;        ///< [T, H], residual stream after the last layer
-    matrix_view<float, space> hidden;   ///< [T, H], after the final norm
+    matrix_view<float, space> x;       ///< [T, H], residual stream after the last layer
+    matrix_view<float, space> hidden;  ///< [T, H], after the final norm
     vector_view<float, space> inv_final;
 
     /// \brief State of layer `l`; inference reuses one.
@@ -154,8 +164,8 @@ class llama {
   /// \param balance  sums that every routed layer adds to; null: none
   /// \param observe  called as `observe(layer index, layer state)` after each feed-forward layer
   template <class Observe>
-  void forward(X& ctx, const model_input& batch, state& s, const moe_run& run, kv_cache* cache, balance_pool* balance,
-               workspace<space>& ws, Observe&& observe) const {
+  void forward(X& ctx, const model_input& batch, state& s, const moe_run& run, kv_cache* cache,
+               balance_pool* balance, workspace<space>& ws, Observe&& observe) const {
     const typename workspace<space>::scope scratch(ws);
     const llama_shape& sh = shape();
     const index_t tokens = batch.ids.size;
@@ -179,8 +189,9 @@ class llama {
         copy(ctx, as_const(s.x), k.x_in);
         rms_norm(ctx, as_const(k.x_in), w.input_norm.view(), sh.rms_epsilon, k.a, k.inv_in);
       }
-      attention_forward<compute>(ctx, as_const(k.a), w.attention(), parameters_[l].attention, k.attention, places(batch),
-                                 as_const(keys), as_const(values), sh, ffn_shape_, options_, layer_run, y, ws);
+      attention_forward<compute>(ctx, as_const(k.a), w.attention(), parameters_[l].attention, k.attention,
+                                 places(batch), as_const(keys), as_const(values), sh, ffn_shape_, options_,
+                                 layer_run, y, ws);
       if (!ws.counting()) {
         copy(ctx, as_const(k.x_in), k.x_mid);
         add_scaled(ctx, as_const(y), 1.0f, k.x_mid);
@@ -195,19 +206,21 @@ class llama {
       observe(static_cast<index_t>(l), static_cast<const layer_state&>(k));
     }
     if constexpr (FeedForward::routed)
-      if (ws.counting() && balance != nullptr) pool_balance(ctx, s.layers[0].ffn.routing, batch.valid, *balance, ws);
+      if (ws.counting() && balance != nullptr)
+        pool_balance(ctx, s.layers[0].ffn.routing, batch.valid, *balance, ws);
     if (ws.counting()) return;
     rms_norm(ctx, as_const(s.x), weights_->final_norm.view(), sh.rms_epsilon, s.hidden, s.inv_final);
     if (cache != nullptr) cache->advance(tokens);
   }
 
-  void forward(X& ctx, const model_input& batch, state& s, const moe_run& run, kv_cache* cache, balance_pool* balance,
-               workspace<space>& ws) const {
+  void forward(X& ctx, const model_input& batch, state& s, const moe_run& run, kv_cache* cache,
+               balance_pool* balance, workspace<space>& ws) const {
     forward(ctx, batch, s, run, cache, balance, ws, [](index_t, const layer_state&) {});
   }
 
   /// \brief logits [rows, V] of hidden rows.
-  void logits(X& ctx, matrix_view<const float, space> hidden, matrix_view<float, space> out, workspace<space>& ws) const {
+  void logits(X& ctx, matrix_view<const float, space> hidden, matrix_view<float, space> out,
+              workspace<space>& ws) const {
     matmul(ctx, hidden, weights_->head_view(), out, {.transpose_b = true}, ws);
   }
 
@@ -247,7 +260,8 @@ class llama {
     auto stream = ws.template take<float>(batch.ids.size, sh.hidden);
     if (!ws.counting()) {
       fill(ctx, stream, 0.0f);
-      rms_norm_backward(ctx, as_const(s.x), weights_->final_norm.view(), as_const(s.inv_final), dhidden, stream);
+      rms_norm_backward(ctx, as_const(s.x), weights_->final_norm.view(), as_const(s.inv_final), dhidden,
+                        stream);
     }
     for (std::size_t i = layers_.size(); i-- > 0;) {
       layer_state& k = s.layer(i);
@@ -256,11 +270,14 @@ class llama {
       layer_run.layer = static_cast<std::uint16_t>(i);
       layers_[i].backward(ctx, as_const(stream), through, gradient[i].ffn, k.ffn, balance, layer_run, ws);
       if (!ws.counting())
-        rms_norm_backward(ctx, as_const(k.x_mid), w.post_norm.view(), as_const(k.inv_mid), as_const(through), stream);
-      attention_block_backward<compute>(ctx, w.attention(), parameters_[i].attention, k.attention, places(batch), sh,
-                                        ffn_shape_, options_, layer_run, as_const(stream), through, gradient[i].attention, ws);
+        rms_norm_backward(ctx, as_const(k.x_mid), w.post_norm.view(), as_const(k.inv_mid), as_const(through),
+                          stream);
+      attention_block_backward<compute>(ctx, w.attention(), parameters_[i].attention, k.attention,
+                                        places(batch), sh, ffn_shape_, options_, layer_run, as_const(stream),
+                                        through, gradient[i].attention, ws);
       if (!ws.counting())
-        rms_norm_backward(ctx, as_const(k.x_in), w.input_norm.view(), as_const(k.inv_in), as_const(through), stream);
+        rms_norm_backward(ctx, as_const(k.x_in), w.input_norm.view(), as_const(k.inv_in), as_const(through),
+                          stream);
     }
     if (!ws.counting() && dx.rows != 0) copy(ctx, as_const(stream), dx);
   }
@@ -290,9 +307,10 @@ class llama {
   }
 
   template <class Routing>
-  static void pool_balance(X& ctx, const Routing& routing, vector_view<const std::uint8_t> valid, balance_pool& balance,
-                           workspace<space>& ws) {
-    balance_accumulate(ctx, as_const(routing.logits), as_const(routing.token), routing.chosen(), valid, balance.sums(), ws);
+  static void pool_balance(X& ctx, const Routing& routing, vector_view<const std::uint8_t> valid,
+                           balance_pool& balance, workspace<space>& ws) {
+    balance_accumulate(ctx, as_const(routing.logits), as_const(routing.token), routing.chosen(), valid,
+                       balance.sums(), ws);
   }
 
   const model_weights<format>* weights_;

@@ -26,10 +26,11 @@ struct llama_shape {
   /// \throws shape_error naming the size that is out of range
   void check() const {
     PESC_EXPECTS(vocabulary > 0 && hidden > 0 && intermediate > 0 && layers > 0 && layers < 65536,
-                 "model of ", vocabulary, " pieces, hidden size ", hidden, ", intermediate size ", intermediate, ", ", layers,
+                 "model of ", vocabulary, " pieces, hidden size ", hidden, ", intermediate size ",
+                 intermediate, ", ", layers,
                  " layers: every size must be positive, and at most 65535 layers");
-    PESC_EXPECTS(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "model of ", heads, " heads and ", kv_heads,
-                 " key-value heads: the first must be a multiple of the second");
+    PESC_EXPECTS(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "model of ", heads, " heads and ",
+                 kv_heads, " key-value heads: the first must be a multiple of the second");
     PESC_EXPECTS(head_dim > 0 && head_dim % 2 == 0, "head size ", head_dim, ": must be even and positive");
   }
 };

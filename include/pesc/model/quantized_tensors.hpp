@@ -253,7 +253,8 @@ void add_weight(safetensors_writer& out, const std::string& name,
   // Files hold a plain zero where the code has a sign.
   std::array<float, 16> levels = format.levels;
   for (float& level : levels) level += 0.0f;
-  detail::add_copy(out, name + ".quant_map", element_type::f32, {index_t{16}}, std::as_bytes(std::span{levels}));
+  detail::add_copy(out, name + ".quant_map", element_type::f32, {index_t{16}},
+                   std::as_bytes(std::span{levels}));
   const quant_state state{std::string{format.name},
                           format.block,
                           form.dtype,

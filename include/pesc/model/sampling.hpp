@@ -21,8 +21,8 @@ struct sampling_options {
 
   /// \throws shape_error naming the option that is out of range
   void check() const {
-    PESC_EXPECTS(std::isfinite(temperature) && temperature >= 0.0 && temperature <= 100.0, "temperature ", temperature,
-                 ": must be 0 to 100");
+    PESC_EXPECTS(std::isfinite(temperature) && temperature >= 0.0 && temperature <= 100.0, "temperature ",
+                 temperature, ": must be 0 to 100");
     PESC_EXPECTS(top_k >= 0, "top-k of ", top_k, " tokens: must be 0 (all) or positive");
     PESC_EXPECTS(top_p > 0.0 && top_p <= 1.0, "top-p ", top_p, ": must be above 0 and at most 1");
   }
@@ -54,7 +54,8 @@ class sampler {
       return x > y || (x == y && a < b);
     };
     std::sort(order_.begin(), order_.end(), likelier);
-    std::size_t kept = options_.top_k > 0 ? static_cast<std::size_t>(std::min(options_.top_k, n)) : order_.size();
+    std::size_t kept =
+        options_.top_k > 0 ? static_cast<std::size_t>(std::min(options_.top_k, n)) : order_.size();
     double total = 0.0;
     for (std::size_t i = 0; i < kept; ++i) {
       const float logit = logits[order_[i]];

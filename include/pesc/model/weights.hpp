@@ -25,7 +25,9 @@ struct layer_weights {
   owned_linear<Format> q, k, v, o;
   owned_linear<Format> gate, up, down;
 
-  [[nodiscard]] attention_frozen<Format> attention() const { return {q.view(), k.view(), v.view(), o.view()}; }
+  [[nodiscard]] attention_frozen<Format> attention() const {
+    return {q.view(), k.view(), v.view(), o.view()};
+  }
 
   /// \brief The projections of the feed-forward network, in the type of its layer.
   template <class Frozen>
@@ -68,7 +70,8 @@ struct model_weights {
     index_t total = 4 * (embedding.size() + final_norm.size() + head.size());
     for (const auto& layer : layers) {
       total += 4 * (layer.input_norm.size() + layer.post_norm.size());
-      layer_weights<Format>::for_each_linear(layer, [&](const char*, const owned_linear<Format>& l) { total += l.bytes(); });
+      layer_weights<Format>::for_each_linear(
+          layer, [&](const char*, const owned_linear<Format>& l) { total += l.bytes(); });
     }
     return total;
   }

@@ -88,7 +88,8 @@ concept ModelBackend = TrainingBackend<X> && requires(X& ctx, detail::backend_ar
   rms_norm_backward(ctx, a.in, a.values, a.values, a.in, a.out);
   rope(ctx, a.out, a.indices, a.values, rope_pairing::halves, 1.0f);
   attention(ctx, a.in, a.in, a.in, a.spans, attention_shape{}, a.out, a.out, a.ws);
-  attention_backward(ctx, a.in, a.in, a.in, a.spans, attention_shape{}, a.in, a.in, a.in, a.out, a.out, a.out, a.ws);
+  attention_backward(ctx, a.in, a.in, a.in, a.spans, attention_shape{}, a.in, a.in, a.in, a.out, a.out, a.out,
+                     a.ws);
   cross_entropy(ctx, a.in, a.indices, 1.0f, a.out_values, a.out);
 };
 

@@ -12,7 +12,7 @@ namespace pesc {
 /// \brief Which balance loss is added.
 enum class balance_kind {
   none,
-  switch_hf,           ///< E Σ f_e P_e, f and P pooled over rows and layers (Switch; Mixtral's published code)
+  switch_hf,  ///< E Σ f_e P_e, f and P pooled over rows and layers (Switch; Mixtral's published code)
   camelidae_constant,  ///< what the published Camelidae code computes: experts / top-k for any routing, zero gradient
 };
 
@@ -65,16 +65,19 @@ class balance_pool {
   /// \brief What every layer's backward needs, from the sums pooled so far.
   ///
   /// d/d logit of row n: scale p_e (f_e - Σ f p) + z_scale lse p_e; f is treated as constant.
-  [[nodiscard]] balance_gradient<> gradient(const balance_options& options, vector_view<const std::uint8_t> valid = {}) {
+  [[nodiscard]] balance_gradient<> gradient(const balance_options& options,
+                                            vector_view<const std::uint8_t> valid = {}) {
     const double rows = sums_.size() == 0 ? 0.0 : sums_[2 * experts_];
     balance_gradient<> out;
     out.valid = valid;
     if (rows <= 0.0) return out;
     for (index_t e = 0; e < experts_; ++e)
-      fractions_[e] = static_cast<float>(sums_[e] / rows / (options.per_slot ? static_cast<double>(top_k_) : 1.0));
+      fractions_[e] =
+          static_cast<float>(sums_[e] / rows / (options.per_slot ? static_cast<double>(top_k_) : 1.0));
     out.fractions = fractions_.view();
     if (options.kind == balance_kind::switch_hf)
-      out.scale = static_cast<float>(static_cast<double>(options.coefficient) * static_cast<double>(experts_) / rows);
+      out.scale =
+          static_cast<float>(static_cast<double>(options.coefficient) * static_cast<double>(experts_) / rows);
     out.z_scale = static_cast<float>(2.0 * static_cast<double>(options.z_coefficient) / rows);
     out.router_scale = options.coefficient;
     return out;

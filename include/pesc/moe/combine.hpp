@@ -20,9 +20,10 @@ void combine(X& ctx, matrix_view<const float, Space> h, matrix_view<const float,
 /// \brief dh += rho dy; where rho is the sum of gates, each kept slot's `dgate` grows by ⟨dy, h⟩ of its token.
 template <class X, class Space>
 void combine_backward(X& ctx, matrix_view<const float, Space> dy, matrix_view<const float, Space> h,
-                      const routing_state<Space>& routing, const slot_groups<Space>& groups, residual_kind residual,
-                      matrix_view<float, Space> dh, vector_view<float, Space> dgate) {
-  combine_rows_backward(ctx, dy, h, as_const(routing.gate), groups, residual == residual_kind::gate_sum, dh, dgate);
+                      const routing_state<Space>& routing, const slot_groups<Space>& groups,
+                      residual_kind residual, matrix_view<float, Space> dh, vector_view<float, Space> dgate) {
+  combine_rows_backward(ctx, dy, h, as_const(routing.gate), groups, residual == residual_kind::gate_sum, dh,
+                        dgate);
 }
 
 }  // namespace pesc

@@ -13,14 +13,14 @@ namespace pesc {
 
 /// \brief The configuration of a layer: start from this and override what differs.
 struct moe_defaults {
-  static constexpr int experts = 8;              ///< or `dynamic`: the count comes from `moe_shape`
-  using router = top_k_router<2>;                ///< stage 1, a `Router`
-  using shared = gated_ffn<silu>;                ///< stage 3, a `SharedPath`
-  using expert = adapter_expert<64, gelu>;       ///< stage 4, an `Expert`
-  using weight = nf4<64, double_quant<>>;        ///< storage of the frozen weights, a `QuantFormat`
-  using lora = no_lora;                          ///< low-rank update of the frozen projections, a `Lora`
-  using activation = float;                      ///< type of x, y and their gradients in memory: float or bf16
-  using compute = float;                         ///< how frozen products are formed, a `Compute`
+  static constexpr int experts = 8;         ///< or `dynamic`: the count comes from `moe_shape`
+  using router = top_k_router<2>;           ///< stage 1, a `Router`
+  using shared = gated_ffn<silu>;           ///< stage 3, a `SharedPath`
+  using expert = adapter_expert<64, gelu>;  ///< stage 4, an `Expert`
+  using weight = nf4<64, double_quant<>>;   ///< storage of the frozen weights, a `QuantFormat`
+  using lora = no_lora;                     ///< low-rank update of the frozen projections, a `Lora`
+  using activation = float;                 ///< type of x, y and their gradients in memory: float or bf16
+  using compute = float;                    ///< how frozen products are formed, a `Compute`
 };
 
 /// \brief What a configuration must say; a wrong value names the broken clause.
@@ -63,7 +63,8 @@ template <int Static>
     PESC_EXPECTS(given > 0, what, " must be given in moe_shape, since the configuration leaves it dynamic");
     return given;
   } else {
-    PESC_EXPECTS(given == 0 || given == Static, what, " is ", given, " in moe_shape, but the configuration fixes ", Static);
+    PESC_EXPECTS(given == 0 || given == Static, what, " is ", given,
+                 " in moe_shape, but the configuration fixes ", Static);
     return Static;
   }
 }
@@ -81,10 +82,11 @@ template <MoeConfig Config>
   shape.rank = detail::resolve<Config::expert::rank>(shape.rank, "rank");
   if constexpr (Config::lora::rank != dynamic)
     shape.lora_rank = detail::resolve<Config::lora::rank>(shape.lora_rank, "lora_rank");
-  PESC_EXPECTS(shape.top_k >= 1 && shape.top_k <= shape.experts, "top-k of ", shape.top_k, " with ", shape.experts,
-               " experts: must be 1 to the number of experts");
+  PESC_EXPECTS(shape.top_k >= 1 && shape.top_k <= shape.experts, "top-k of ", shape.top_k, " with ",
+               shape.experts, " experts: must be 1 to the number of experts");
   PESC_EXPECTS(shape.top_k <= max_top_k, "top-k of ", shape.top_k, ": at most ", max_top_k, " are supported");
-  PESC_EXPECTS(shape.rank <= shape.hidden, "adapter rank ", shape.rank, " is larger than the hidden size ", shape.hidden);
+  PESC_EXPECTS(shape.rank <= shape.hidden, "adapter rank ", shape.rank, " is larger than the hidden size ",
+               shape.hidden);
   PESC_EXPECTS(shape.lora_rank >= 0 && shape.lora_rank <= shape.hidden, "LoRA rank ", shape.lora_rank,
                ": must be 0 to the hidden size ", shape.hidden);
   return shape;

@@ -27,7 +27,8 @@ class dense_layer {
 
   /// \brief A layer over the caller's memory, which must outlive it; `experts` and `rank` of the shape are not used.
   /// \throws shape_error when sizes do not fit together
-  dense_layer(const moe_shape& shape, const frozen& weights, const trainables& parameters, const moe_options& options = {})
+  dense_layer(const moe_shape& shape, const frozen& weights, const trainables& parameters,
+              const moe_options& options = {})
       : shape_{shape}, options_{options}, frozen_{weights}, parameters_{parameters} {
     frozen_.check(shape_);
   }
@@ -43,19 +44,21 @@ class dense_layer {
   }
 
   /// \brief y [tokens, hidden] from x, which must stay unchanged until `backward`.
-  void forward(X& ctx, matrix_view<const float, space> x, matrix_view<float, space> y, state& s, const moe_run& run,
-               workspace<space>& ws) const {
+  void forward(X& ctx, matrix_view<const float, space> x, matrix_view<float, space> y, state& s,
+               const moe_run& run, workspace<space>& ws) const {
     s.x = x;
-    shared_forward<typename Config::compute>(ctx, shared_path{}, x, frozen_, parameters_, s.shared, shape_, options_, run, ws);
+    shared_forward<typename Config::compute>(ctx, shared_path{}, x, frozen_, parameters_, s.shared, shape_,
+                                             options_, run, ws);
     if (!ws.counting()) copy(ctx, as_const(s.shared.out), y);
   }
 
   /// \brief Writes dx, adds to `gradient`.
-  void backward(X& ctx, matrix_view<const float, space> dy, matrix_view<float, space> dx, const trainables& gradient,
-                state& s, const balance_gradient<space>&, const moe_run& run, workspace<space>& ws) const {
+  void backward(X& ctx, matrix_view<const float, space> dy, matrix_view<float, space> dx,
+                const trainables& gradient, state& s, const balance_gradient<space>&, const moe_run& run,
+                workspace<space>& ws) const {
     if (!ws.counting()) fill(ctx, dx, 0.0f);
-    shared_backward<typename Config::compute>(ctx, shared_path{}, s.x, frozen_, parameters_, s.shared, dy, dx, gradient, shape_,
-                                              options_, run, ws);
+    shared_backward<typename Config::compute>(ctx, shared_path{}, s.x, frozen_, parameters_, s.shared, dy, dx,
+                                              gradient, shape_, options_, run, ws);
   }
 
  private:

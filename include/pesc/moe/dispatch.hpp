@@ -10,7 +10,8 @@ namespace pesc {
 
 /// \brief Memory of the groups of up to `slots` assignments.
 template <class Space>
-[[nodiscard]] slot_groups<Space> carve_groups(workspace<Space>& ws, index_t tokens, index_t experts, index_t slots) {
+[[nodiscard]] slot_groups<Space> carve_groups(workspace<Space>& ws, index_t tokens, index_t experts,
+                                              index_t slots) {
   slot_groups<Space> groups;
   groups.experts = experts;
   groups.tokens = tokens;

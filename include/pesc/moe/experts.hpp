@@ -77,8 +77,9 @@ namespace detail {
 
 /// \brief Rows of h in grouped order with the dropout of their slots.
 template <class X, class Space>
-matrix_view<float, Space> expert_rows(X& ctx, matrix_view<const float, Space> h, const slot_groups<Space>& groups,
-                                      const moe_options& options, const moe_run& run, workspace<Space>& ws) {
+matrix_view<float, Space> expert_rows(X& ctx, matrix_view<const float, Space> h,
+                                      const slot_groups<Space>& groups, const moe_options& options,
+                                      const moe_run& run, workspace<Space>& ws) {
   auto rows = ws.template take<float>(groups.slots.size, h.cols);
   if (ws.counting()) return rows;
   gather_rows(ctx, h, as_const(groups.token_of), rows);
@@ -92,16 +93,18 @@ matrix_view<float, Space> expert_rows(X& ctx, matrix_view<const float, Space> h,
 
 /// \brief Writes e [slots, hidden], rows in grouped order; rows beyond the kept slots are not touched.
 template <class X, int Rank, class Act, class P, class S, class Space>
-void experts_forward(X& ctx, adapter_expert<Rank, Act>, matrix_view<const float, Space> h, const slot_groups<Space>& groups,
-                     const P& p, const S& state, matrix_view<float, Space> e, const moe_options& options,
-                     const moe_run& run, workspace<Space>& ws) {
+void experts_forward(X& ctx, adapter_expert<Rank, Act>, matrix_view<const float, Space> h,
+                     const slot_groups<Space>& groups, const P& p, const S& state,
+                     matrix_view<float, Space> e, const moe_options& options, const moe_run& run,
+                     workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   const auto rows = detail::expert_rows(ctx, h, groups, options, run, ws);
   auto c = ws.template take<float>(state.z.rows, state.z.cols);
   const auto offsets = as_const(groups.expert_offsets);
   grouped_matmul(ctx, offsets, as_const(rows), as_const(p.down), state.z, {.transpose_b = true}, ws);
   if (!ws.counting()) activate(ctx, Act{}, as_const(state.z), c);
-  grouped_matmul(ctx, offsets, as_const(c), as_const(p.up), e, {.alpha = options.expert_scale, .transpose_b = true}, ws);
+  grouped_matmul(ctx, offsets, as_const(c), as_const(p.up), e,
+                 {.alpha = options.expert_scale, .transpose_b = true}, ws);
 }
 
 /// \brief Writes `dgate` [slots] (0 where dropped); adds to `dh` and to the gradient.
@@ -109,10 +112,11 @@ void experts_forward(X& ctx, adapter_expert<Rank, Act>, matrix_view<const float,
 /// \param gate  [slots], of the forward call
 /// \param dy  [tokens, hidden]
 template <class X, int Rank, class Act, class P, class S, class Space>
-void experts_backward(X& ctx, adapter_expert<Rank, Act>, matrix_view<const float, Space> h, const slot_groups<Space>& groups,
-                      vector_view<const float, Space> gate, const P& p, const S& state,
-                      matrix_view<const float, Space> dy, vector_view<float, Space> dgate, matrix_view<float, Space> dh,
-                      const P& gradient, const moe_options& options, const moe_run& run, workspace<Space>& ws) {
+void experts_backward(X& ctx, adapter_expert<Rank, Act>, matrix_view<const float, Space> h,
+                      const slot_groups<Space>& groups, vector_view<const float, Space> gate, const P& p,
+                      const S& state, matrix_view<const float, Space> dy, vector_view<float, Space> dgate,
+                      matrix_view<float, Space> dh, const P& gradient, const moe_options& options,
+                      const moe_run& run, workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   const index_t slots = groups.slots.size;
   const index_t rank = state.z.cols;

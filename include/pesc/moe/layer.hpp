@@ -88,8 +88,13 @@ class moe_layer {
 
   /// \brief A layer over the caller's memory, which must outlive it.
   /// \throws shape_error when sizes do not fit together
-  moe_layer(const moe_shape& shape, const frozen& weights, const trainables& parameters, const moe_options& options = {})
-      : shape_{complete<Config>(shape)}, options_{options}, router_(shape_), frozen_{weights}, parameters_{parameters} {
+  moe_layer(const moe_shape& shape, const frozen& weights, const trainables& parameters,
+            const moe_options& options = {})
+      : shape_{complete<Config>(shape)},
+        options_{options},
+        router_(shape_),
+        frozen_{weights},
+        parameters_{parameters} {
     check_options(options_);
     frozen_.check(shape_);
     check_parameters();
@@ -98,13 +103,14 @@ class moe_layer {
   /// \brief Upcycles a dense feed-forward network: quantises its weights and starts every expert as the identity.
   /// \param format  needed where the configuration leaves the format dynamic
   template <Scalar T>
-  moe_layer(X&, const moe_shape& shape, const dense_ffn<T>& dense, const moe_options& options = {}, std::uint64_t seed = 0,
-            const format_info* format = nullptr)
-      : moe_layer(shape, frozen_ffn<typename Config::weight>(format_of<Config>(format), dense), options, seed) {}
+  moe_layer(X&, const moe_shape& shape, const dense_ffn<T>& dense, const moe_options& options = {},
+            std::uint64_t seed = 0, const format_info* format = nullptr)
+      : moe_layer(shape, frozen_ffn<typename Config::weight>(format_of<Config>(format), dense), options,
+                  seed) {}
 
   /// \brief A layer over frozen weights that it takes over, quantised already; fresh adapters and router.
-  moe_layer(const moe_shape& shape, frozen_ffn<typename Config::weight> weights, const moe_options& options = {},
-            std::uint64_t seed = 0)
+  moe_layer(const moe_shape& shape, frozen_ffn<typename Config::weight> weights,
+            const moe_options& options = {}, std::uint64_t seed = 0)
       : shape_{complete<Config>(shape)},
         options_{options},
         router_(shape_),
@@ -174,7 +180,8 @@ class moe_layer {
                const moe_run& run = {}) const {
     check_rows("x", x.rows, x.cols, x.rows, b);
     check_rows("y", y.rows, y.cols, x.rows, b);
-    PESC_EXPECTS(!(run.training && b.inference_), "training with buffers of prepare_inference: prepare them with prepare");
+    PESC_EXPECTS(!(run.training && b.inference_),
+                 "training with buffers of prepare_inference: prepare them with prepare");
     workspace<space> kept(b.kept_.data(), b.kept_.size());
     b.state_ = plan::carve(kept, router_, shape_, x.rows, options_);
     b.run_ = run;
@@ -190,12 +197,14 @@ class moe_layer {
     check_rows("dy", dy.rows, dy.cols, b.state_.routing.logits.rows, b);
     check_rows("dx", dx.rows, dx.cols, dy.rows, b);
     workspace<space> scratch(b.scratch_.data(), b.scratch_.size());
-    plan::backward(ctx, router_, dy, frozen_, parameters_, dx, gradient, b.state_, balance, shape_, options_, b.run_, scratch);
+    plan::backward(ctx, router_, dy, frozen_, parameters_, dx, gradient, b.state_, balance, shape_, options_,
+                   b.run_, scratch);
   }
 
   /// \brief Adds what the last `forward` with these buffers chose to the sums of the auxiliary losses.
   /// \param valid  [tokens], 0 for rows that do not count; empty: all count
-  void pool_balance(X& ctx, balance_pool& pool, buffers& b, vector_view<const std::uint8_t, space> valid = {}) const {
+  void pool_balance(X& ctx, balance_pool& pool, buffers& b,
+                    vector_view<const std::uint8_t, space> valid = {}) const {
     workspace<space> scratch(b.scratch_.data(), b.scratch_.size());
     count_choices(ctx, b.state_, pool.sums(), valid, scratch);
   }
@@ -210,24 +219,27 @@ class moe_layer {
     plan::forward(ctx, router_, x, frozen_, parameters_, y, s, shape_, options_, run, ws);
   }
   void backward(X& ctx, matrix_view<const activation, space> dy, matrix_view<activation, space> dx,
-                const trainables& gradient, state& s, const balance_gradient<space>& balance, const moe_run& run,
-                workspace<space>& ws) const {
-    plan::backward(ctx, router_, dy, frozen_, parameters_, dx, gradient, s, balance, shape_, options_, run, ws);
+                const trainables& gradient, state& s, const balance_gradient<space>& balance,
+                const moe_run& run, workspace<space>& ws) const {
+    plan::backward(ctx, router_, dy, frozen_, parameters_, dx, gradient, s, balance, shape_, options_, run,
+                   ws);
   }
 
  private:
-  static moe_layer random_layer(X& ctx, const moe_shape& shape, const moe_options& options, std::uint64_t seed,
-                                const format_info* format) {
+  static moe_layer random_layer(X& ctx, const moe_shape& shape, const moe_options& options,
+                                std::uint64_t seed, const format_info* format) {
     const moe_shape full = complete<Config>(shape);
     buffer<float> gate(full.intermediate * full.hidden);
     buffer<float> up(full.intermediate * full.hidden);
     buffer<float> down(full.hidden * full.intermediate);
     random_stream stream{.seed = seed, .site = random_site::initial_weights, .part = 64};
     for (buffer<float>* weight : {&gate, &up, &down}) {
-      fill_uniform({weight->data(), 1, 1, weight->size()}, weight == &down ? full.intermediate : full.hidden, stream);
+      fill_uniform({weight->data(), 1, 1, weight->size()}, weight == &down ? full.intermediate : full.hidden,
+                   stream);
       ++stream.part;
     }
-    const dense_ffn<float> dense{gate.matrix(full.intermediate, full.hidden), up.matrix(full.intermediate, full.hidden),
+    const dense_ffn<float> dense{gate.matrix(full.intermediate, full.hidden),
+                                 up.matrix(full.intermediate, full.hidden),
                                  down.matrix(full.hidden, full.intermediate)};
     return moe_layer(ctx, shape, dense, options, seed, format);
   }
@@ -237,29 +249,35 @@ class moe_layer {
                  ": must be at least 0 and below 1");
     PESC_EXPECTS(o.lora_dropout >= 0.0f && o.lora_dropout < 1.0f, "LoRA dropout ", o.lora_dropout,
                  ": must be at least 0 and below 1");
-    PESC_EXPECTS(std::isfinite(o.expert_scale) && std::isfinite(o.lora_alpha), "expert scale and LoRA alpha must be finite");
+    PESC_EXPECTS(std::isfinite(o.expert_scale) && std::isfinite(o.lora_alpha),
+                 "expert scale and LoRA alpha must be finite");
   }
 
   /// Views of the caller's memory must have the sizes that carving for this shape gives.
   void check_parameters() const {
     parameter_arena<space> counting;
     std::vector<batch_view<float, space>> expected;
-    trainables::carve(counting, shape_).for_each(
-        [&](const std::string&, batch_view<float, space> tensor) { expected.push_back(tensor); });
+    trainables::carve(counting, shape_).for_each([&](const std::string&, batch_view<float, space> tensor) {
+      expected.push_back(tensor);
+    });
     std::size_t i = 0;
     parameters_.for_each([&](const std::string& name, batch_view<float, space> tensor) {
       PESC_EXPECTS(i < expected.size(), name, " is not a parameter of a layer of this shape");
       const batch_view<float, space>& e = expected[i++];
-      PESC_EXPECTS(tensor.count == e.count && tensor.rows == e.rows && tensor.cols == e.cols, name, " of ", tensor.count,
-                   " x ", tensor.rows, " x ", tensor.cols, ", expected ", e.count, " x ", e.rows, " x ", e.cols);
+      PESC_EXPECTS(tensor.count == e.count && tensor.rows == e.rows && tensor.cols == e.cols, name, " of ",
+                   tensor.count, " x ", tensor.rows, " x ", tensor.cols, ", expected ", e.count, " x ",
+                   e.rows, " x ", e.cols);
     });
-    PESC_EXPECTS(i == expected.size(), "a layer of this shape has ", expected.size(), " trainable tensors, found ", i);
+    PESC_EXPECTS(i == expected.size(), "a layer of this shape has ", expected.size(),
+                 " trainable tensors, found ", i);
   }
 
   void check_rows(const char* name, index_t rows, index_t cols, index_t expected, const buffers& b) const {
-    PESC_EXPECTS(cols == shape_.hidden, name, " has ", cols, " columns, the layer's hidden size is ", shape_.hidden);
+    PESC_EXPECTS(cols == shape_.hidden, name, " has ", cols, " columns, the layer's hidden size is ",
+                 shape_.hidden);
     PESC_EXPECTS(rows == expected, name, " has ", rows, " rows, expected ", expected);
-    PESC_EXPECTS(rows <= b.max_tokens_, name, " has ", rows, " rows, the buffers were prepared for ", b.max_tokens_);
+    PESC_EXPECTS(rows <= b.max_tokens_, name, " has ", rows, " rows, the buffers were prepared for ",
+                 b.max_tokens_);
   }
 
   static void count_choices(X& ctx, const state& s, const balance_sums<space>& sums,
@@ -273,7 +291,8 @@ class moe_layer {
   template <class Bytes>
   [[nodiscard]] static index_t most_of(index_t max_tokens, const Bytes& bytes) {
     index_t most = 0;
-    for (index_t tokens = 1; tokens <= max_tokens; tokens = tokens < 64 ? tokens + 1 : std::min(2 * tokens, max_tokens)) {
+    for (index_t tokens = 1; tokens <= max_tokens;
+         tokens = tokens < 64 ? tokens + 1 : std::min(2 * tokens, max_tokens)) {
       most = std::max(most, bytes(tokens));
       if (tokens == max_tokens) break;
     }
@@ -293,7 +312,8 @@ class moe_layer {
     workspace<space> kept;
     state s = plan::carve(kept, router_, shape_, tokens, options_);
     const matrix_view<activation, space> rows(nullptr, tokens, shape_.hidden);
-    plan::forward(ctx, router_, as_const(rows), frozen_, parameters_, rows, s, shape_, options_, run, scratch);
+    plan::forward(ctx, router_, as_const(rows), frozen_, parameters_, rows, s, shape_, options_, run,
+                  scratch);
     return s;
   }
 
@@ -303,7 +323,8 @@ class moe_layer {
     workspace<space> scratch;
     state s = count_forward(ctx, tokens, run, scratch);
     const matrix_view<activation, space> rows(nullptr, tokens, shape_.hidden);
-    plan::backward(ctx, router_, as_const(rows), frozen_, parameters_, rows, parameters_, s, {}, shape_, options_, run, scratch);
+    plan::backward(ctx, router_, as_const(rows), frozen_, parameters_, rows, parameters_, s, {}, shape_,
+                   options_, run, scratch);
     count_choices(ctx, s, {}, {}, scratch);
     return scratch.peak();
   }

@@ -31,8 +31,8 @@ struct staged_plan {
     typename Config::expert::template state<space> experts;
   };
 
-  [[nodiscard]] static state carve(workspace<space>& ws, const router& r, const moe_shape& shape, index_t tokens,
-                                   const moe_options& options) {
+  [[nodiscard]] static state carve(workspace<space>& ws, const router& r, const moe_shape& shape,
+                                   index_t tokens, const moe_options& options) {
     const index_t slots = r.max_slots(tokens);
     state s;
     if constexpr (converts) s.x_copy = ws.template take<float>(tokens, shape.hidden);
@@ -55,9 +55,11 @@ struct staged_plan {
     }
     route_forward(ctx, r, s.x, p.router, s.routing, run, ws);
     if (!ws.counting()) dispatch(ctx, static_cast<const routing_state<space>&>(s.routing), s.groups);
-    shared_forward<compute>(ctx, typename Config::shared{}, s.x, weights, p.shared, s.shared, shape, options, run, ws);
+    shared_forward<compute>(ctx, typename Config::shared{}, s.x, weights, p.shared, s.shared, shape, options,
+                            run, ws);
     auto e = ws.template take<float>(s.routing.slots(), shape.hidden);
-    experts_forward(ctx, typename Config::expert{}, expert_input_of(s), s.groups, p.experts, s.experts, e, options, run, ws);
+    experts_forward(ctx, typename Config::expert{}, expert_input_of(s), s.groups, p.experts, s.experts, e,
+                    options, run, ws);
     if constexpr (converts) {
       auto y_float = ws.template take<float>(s.x.rows, shape.hidden);
       if (ws.counting()) return;
@@ -70,16 +72,18 @@ struct staged_plan {
   }
 
   /// \brief Writes dx, adds to `gradient`.
-  static void backward(X& ctx, const router& r, matrix_view<const activation, space> dy, const frozen& weights,
-                       const trainables& p, matrix_view<activation, space> dx, const trainables& gradient, state& s,
-                       const balance_gradient<space>& balance, const moe_shape& shape, const moe_options& options,
-                       const moe_run& run, workspace<space>& ws) {
+  static void backward(X& ctx, const router& r, matrix_view<const activation, space> dy,
+                       const frozen& weights, const trainables& p, matrix_view<activation, space> dx,
+                       const trainables& gradient, state& s, const balance_gradient<space>& balance,
+                       const moe_shape& shape, const moe_options& options, const moe_run& run,
+                       workspace<space>& ws) {
     const typename workspace<space>::scope scratch(ws);
     if constexpr (converts) {
       auto dy_float = ws.template take<float>(dy.rows, dy.cols);
       auto dx_float = ws.template take<float>(dx.rows, dx.cols);
       if (!ws.counting()) copy(ctx, dy, dy_float);
-      backward_float(ctx, r, as_const(dy_float), weights, p, dx_float, gradient, s, balance, shape, options, run, ws);
+      backward_float(ctx, r, as_const(dy_float), weights, p, dx_float, gradient, s, balance, shape, options,
+                     run, ws);
       if (!ws.counting()) copy(ctx, as_const(dx_float), dx);
     } else {
       backward_float(ctx, r, dy, weights, p, dx, gradient, s, balance, shape, options, run, ws);
@@ -94,25 +98,27 @@ struct staged_plan {
       return as_const(s.shared.out);
   }
 
-  static void backward_float(X& ctx, const router& r, matrix_view<const float, space> dy, const frozen& weights,
-                             const trainables& p, matrix_view<float, space> dx, const trainables& gradient, state& s,
-                             const balance_gradient<space>& balance, const moe_shape& shape, const moe_options& options,
-                             const moe_run& run, workspace<space>& ws) {
+  static void backward_float(X& ctx, const router& r, matrix_view<const float, space> dy,
+                             const frozen& weights, const trainables& p, matrix_view<float, space> dx,
+                             const trainables& gradient, state& s, const balance_gradient<space>& balance,
+                             const moe_shape& shape, const moe_options& options, const moe_run& run,
+                             workspace<space>& ws) {
     auto dh = ws.template take<float>(dy.rows, shape.hidden);
     auto dgate = ws.template take<float>(s.routing.slots());
     if (!ws.counting()) fill(ctx, dx, 0.0f);
     // The experts write the gates' gradient first; the part of the residual is added to it.
     constexpr bool from_layer_input = Config::expert::input == expert_input::layer_input;
     if (!ws.counting() && !from_layer_input) fill(ctx, dh, 0.0f);
-    experts_backward(ctx, typename Config::expert{}, expert_input_of(s), s.groups, as_const(s.routing.gate), p.experts,
-                     s.experts, dy, dgate, from_layer_input ? dx : dh, gradient.experts, options, run, ws);
+    experts_backward(ctx, typename Config::expert{}, expert_input_of(s), s.groups, as_const(s.routing.gate),
+                     p.experts, s.experts, dy, dgate, from_layer_input ? dx : dh, gradient.experts, options,
+                     run, ws);
     if (!ws.counting()) {
       const typename workspace<space>::scope inner(ws);
       if (from_layer_input) fill(ctx, dh, 0.0f);
       combine_backward(ctx, dy, as_const(s.shared.out), s.routing, s.groups, router::residual, dh, dgate);
     }
-    shared_backward<compute>(ctx, typename Config::shared{}, s.x, weights, p.shared, s.shared, as_const(dh), dx,
-                             gradient.shared, shape, options, run, ws);
+    shared_backward<compute>(ctx, typename Config::shared{}, s.x, weights, p.shared, s.shared, as_const(dh),
+                             dx, gradient.shared, shape, options, run, ws);
     route_backward(ctx, r, s.x, p.router, s.routing, as_const(dgate), balance, dx, gradient.router, run, ws);
   }
 };

@@ -22,16 +22,23 @@ struct routing_state {
   vector_view<std::int32_t, Space> token;   ///< [slots]
   vector_view<std::int32_t, Space> expert;  ///< [slots]; equal to the number of experts: dropped
   vector_view<float, Space> gate;           ///< [slots]
-  vector_view<std::int32_t, Space> choice;  ///< [slots], `expert` before slots were dropped; empty: none ever is
+  vector_view<std::int32_t, Space>
+      choice;  ///< [slots], `expert` before slots were dropped; empty: none ever is
 
   /// \brief What balance losses count: the choices, dropped or not.
-  [[nodiscard]] vector_view<const std::int32_t, Space> chosen() const { return choice.empty() ? expert : choice; }
+  [[nodiscard]] vector_view<const std::int32_t, Space> chosen() const {
+    return choice.empty() ? expert : choice;
+  }
 
   [[nodiscard]] index_t slots() const { return token.size; }
 
-  [[nodiscard]] static routing_state carve(workspace<Space>& ws, index_t tokens, index_t experts, index_t slots) {
-    return {ws.template take<float>(tokens, experts), ws.template take<std::int32_t>(slots),
-            ws.template take<std::int32_t>(slots), ws.template take<float>(slots), {}};
+  [[nodiscard]] static routing_state carve(workspace<Space>& ws, index_t tokens, index_t experts,
+                                           index_t slots) {
+    return {ws.template take<float>(tokens, experts),
+            ws.template take<std::int32_t>(slots),
+            ws.template take<std::int32_t>(slots),
+            ws.template take<float>(slots),
+            {}};
   }
 };
 
@@ -103,9 +110,9 @@ static_assert(Router<top_k_router<dynamic>>);
 
 /// \brief logits = x Wrᵀ, then the k best experts of each token and their gates.
 template <class X, int K, gate_order Order, bool Renormalize, class Space>
-void route_forward(X& ctx, const top_k_router<K, Order, Renormalize>& router, matrix_view<const float, Space> x,
-                   const router_parameters<Space>& p, const routing_state<Space>& state, const moe_run&,
-                   workspace<Space>& ws) {
+void route_forward(X& ctx, const top_k_router<K, Order, Renormalize>& router,
+                   matrix_view<const float, Space> x, const router_parameters<Space>& p,
+                   const routing_state<Space>& state, const moe_run&, workspace<Space>& ws) {
   matmul(ctx, x, as_const(p.weight), state.logits, {.transpose_b = true}, ws);
   if (ws.counting()) return;
   const int k = static_cast<int>(router.k.value());
@@ -117,11 +124,11 @@ void route_forward(X& ctx, const top_k_router<K, Order, Renormalize>& router, ma
 ///
 /// \param dgate  [slots], gradient of the gates
 template <class X, int K, gate_order Order, bool Renormalize, class Space>
-void route_backward(X& ctx, const top_k_router<K, Order, Renormalize>& router, matrix_view<const float, Space> x,
-                    const router_parameters<Space>& p, const routing_state<Space>& state,
-                    vector_view<const float, Space> dgate, const balance_gradient<Space>& balance,
-                    matrix_view<float, Space> dx, const router_parameters<Space>& gradient, const moe_run&,
-                    workspace<Space>& ws) {
+void route_backward(X& ctx, const top_k_router<K, Order, Renormalize>& router,
+                    matrix_view<const float, Space> x, const router_parameters<Space>& p,
+                    const routing_state<Space>& state, vector_view<const float, Space> dgate,
+                    const balance_gradient<Space>& balance, matrix_view<float, Space> dx,
+                    const router_parameters<Space>& gradient, const moe_run&, workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   auto dlogits = ws.template take<float>(state.logits.rows, state.logits.cols);
   if (!ws.counting()) {
@@ -129,7 +136,8 @@ void route_backward(X& ctx, const top_k_router<K, Order, Renormalize>& router, m
     top_k_softmax_backward(ctx, as_const(state.logits), static_cast<int>(router.k.value()), router.gates,
                            as_const(state.expert), as_const(state.gate), dgate, dlogits);
     if (balance.active())
-      balance_backward(ctx, as_const(state.logits), balance.valid, balance.fractions, balance.scale, balance.z_scale, dlogits);
+      balance_backward(ctx, as_const(state.logits), balance.valid, balance.fractions, balance.scale,
+                       balance.z_scale, dlogits);
   }
   matmul(ctx, as_const(dlogits), x, gradient.weight, {.transpose_a = true, .accumulate = true}, ws);
   matmul(ctx, as_const(dlogits), as_const(p.weight), dx, {.accumulate = true}, ws);

@@ -21,7 +21,7 @@ inline constexpr int max_top_k = 16;
 /// \brief When the load estimate of noisy top-k takes an expert as currently chosen.
 enum class load_indicator {
   noisy_logit,  ///< its noisy logit is above the (k+1)-th largest: Shazeer et al. (2017)
-  llama_moe,    ///< its noise term alone is above the (k+1)-th largest noisy logit, as LLaMA-MoE's code compares
+  llama_moe,  ///< its noise term alone is above the (k+1)-th largest noisy logit, as LLaMA-MoE's code compares
 };
 
 /// \brief What the load estimate reads: how noisy logits were made, [tokens, experts] each, and how they chose.
@@ -34,7 +34,8 @@ struct noisy_load_inputs {
   int k = 1;  ///< below the number of experts, and below max_top_k
   float epsilon = 1e-2f;
   load_indicator indicator = load_indicator::noisy_logit;
-  vector_view<const std::uint8_t, Space> valid{};  ///< [tokens], 0 for rows that do not count; empty: all rows count
+  vector_view<const std::uint8_t, Space>
+      valid{};  ///< [tokens], 0 for rows that do not count; empty: all rows count
 };
 
 /// \brief Assignments of tokens to experts and their order both ways.
@@ -49,8 +50,9 @@ struct slot_groups {
   vector_view<std::int32_t, Space> slots;           ///< [slots], slot of each grouped row
   vector_view<std::int32_t, Space> slot_of;         ///< [slots], grouped row of each slot, -1 where dropped
   vector_view<std::int32_t, Space> token_of;        ///< [slots], token of each grouped row
-  vector_view<std::int32_t, Space> token_offsets;   ///< [tokens + 1], first entry of each token in `token_slots`
-  vector_view<std::int32_t, Space> token_slots;     ///< [slots], slots ordered by token, within a token by slot
+  vector_view<std::int32_t, Space>
+      token_offsets;                             ///< [tokens + 1], first entry of each token in `token_slots`
+  vector_view<std::int32_t, Space> token_slots;  ///< [slots], slots ordered by token, within a token by slot
 };
 
 /// \brief Sums over rows that the balance and z losses need, pooled over all layers of a model.

@@ -12,9 +12,9 @@ struct moe_shape {
   index_t hidden = 0;        ///< width of x and y
   index_t intermediate = 0;  ///< width of the feed-forward network
   index_t experts = 0;
-  index_t top_k = 0;         ///< experts per token
-  index_t rank = 0;          ///< width of an adapter
-  index_t lora_rank = 0;     ///< 0: no LoRA
+  index_t top_k = 0;      ///< experts per token
+  index_t rank = 0;       ///< width of an adapter
+  index_t lora_rank = 0;  ///< 0: no LoRA
 };
 
 /// \brief Run-time numbers of a layer.
@@ -23,7 +23,7 @@ struct moe_options {
   float adapter_dropout = 0.0f;  ///< probability of zeroing an adapter input, training only
   float lora_alpha = 16.0f;      ///< LoRA updates are scaled by alpha / rank
   float lora_dropout = 0.0f;
-  bool recompute_ffn = false;    ///< keep less for backward: compute gate and up again
+  bool recompute_ffn = false;  ///< keep less for backward: compute gate and up again
 };
 
 /// \brief What differs from call to call.
@@ -49,11 +49,12 @@ struct frozen_storage {
 /// \brief What a layer's backward adds to the gradient of its logits; see `balance_gradient_of`.
 template <class Space = host_space>
 struct balance_gradient {
-  vector_view<const float, Space> fractions;           ///< [experts], share of choices per expert; empty: no balance loss
-  float scale = 0.0f;                                  ///< coefficient · experts / rows
-  float z_scale = 0.0f;                                ///< coefficient · 2 / rows
-  float router_scale = 0.0f;                           ///< coefficient of the router's own loss, where it has one
-  vector_view<const std::uint8_t, Space> valid{};      ///< [tokens], rows that count; empty: all
+  vector_view<const float, Space>
+      fractions;              ///< [experts], share of choices per expert; empty: no balance loss
+  float scale = 0.0f;         ///< coefficient · experts / rows
+  float z_scale = 0.0f;       ///< coefficient · 2 / rows
+  float router_scale = 0.0f;  ///< coefficient of the router's own loss, where it has one
+  vector_view<const std::uint8_t, Space> valid{};  ///< [tokens], rows that count; empty: all
 
   [[nodiscard]] bool active() const { return !fractions.empty() && (scale != 0.0f || z_scale != 0.0f); }
 };

@@ -42,9 +42,10 @@ struct gated_ffn {
 
    private:
     static void check_one(const frozen_linear<Format, Space>& p, const char* name, index_t out, index_t in) {
-      PESC_EXPECTS(p.out() == out && p.in() == in, name, " projection is ", p.out(), " x ", p.in(), ", expected ", out,
-                   " x ", in);
-      PESC_EXPECTS(p.bias.empty() || p.bias.size == out, name, " bias has ", p.bias.size, " entries, expected ", out);
+      PESC_EXPECTS(p.out() == out && p.in() == in, name, " projection is ", p.out(), " x ", p.in(),
+                   ", expected ", out, " x ", in);
+      PESC_EXPECTS(p.bias.empty() || p.bias.size == out, name, " bias has ", p.bias.size,
+                   " entries, expected ", out);
     }
   };
 
@@ -80,7 +81,8 @@ struct gated_ffn {
     matrix_view<float, Space> out;       ///< [T, H]
     linear_state<Space> gate_lora, up_lora, down_lora;
 
-    [[nodiscard]] static state carve(workspace<Space>& ws, const moe_shape& s, index_t tokens, bool recompute) {
+    [[nodiscard]] static state carve(workspace<Space>& ws, const moe_shape& s, index_t tokens,
+                                     bool recompute) {
       state out;
       if (!recompute) {
         out.gate = ws.template take<float>(tokens, s.intermediate);
@@ -100,7 +102,8 @@ static_assert(SharedPath<gated_ffn<silu>>);
 namespace detail {
 
 /// \brief The random streams of the three projections of one call.
-inline lora_run ffn_lora_run(const moe_shape& shape, const moe_options& options, const moe_run& run, std::uint8_t part) {
+inline lora_run ffn_lora_run(const moe_shape& shape, const moe_options& options, const moe_run& run,
+                             std::uint8_t part) {
   return {.scale = shape.lora_rank > 0 ? options.lora_alpha / static_cast<float>(shape.lora_rank) : 0.0f,
           .dropout = run.training ? options.lora_dropout : 0.0f,
           .stream = run.stream(random_site::lora_dropout, part)};
@@ -114,7 +117,8 @@ template <Compute C, class X, class F, class P, class Space, class S>
 void ffn_gate_up(X& ctx, matrix_view<const float, Space> x, const F& frozen, const P& p, const S& state,
                  matrix_view<float, Space> gate, matrix_view<float, Space> up, const moe_shape& shape,
                  const moe_options& options, const moe_run& run, workspace<Space>& ws) {
-  linear_forward<C>(ctx, x, frozen.gate, p.gate, ffn_lora_run(shape, options, run, 0), gate, state.gate_lora, ws);
+  linear_forward<C>(ctx, x, frozen.gate, p.gate, ffn_lora_run(shape, options, run, 0), gate, state.gate_lora,
+                    ws);
   linear_forward<C>(ctx, x, frozen.up, p.up, ffn_lora_run(shape, options, run, 1), up, state.up_lora, ws);
 }
 
@@ -132,15 +136,16 @@ void shared_forward(X& ctx, gated_ffn<Act>, matrix_view<const float, Space> x, c
   auto product = ws.template take<float>(x.rows, shape.intermediate);
   detail::ffn_gate_up<C>(ctx, x, frozen, p, state, gate, up, shape, options, run, ws);
   if (!ws.counting()) gated_activate(ctx, Act{}, as_const(gate), as_const(up), product);
-  linear_forward<C>(ctx, as_const(product), frozen.down, p.down, detail::ffn_lora_run(shape, options, run, 2), state.out,
-                    state.down_lora, ws);
+  linear_forward<C>(ctx, as_const(product), frozen.down, p.down, detail::ffn_lora_run(shape, options, run, 2),
+                    state.out, state.down_lora, ws);
 }
 
 /// \brief dx += the gradient through the network; adds to the low-rank gradients.
 template <Compute C, class X, class Act, class F, class P, class S, class Space>
 void shared_backward(X& ctx, gated_ffn<Act>, matrix_view<const float, Space> x, const F& frozen, const P& p,
-                     const S& state, matrix_view<const float, Space> dh, matrix_view<float, Space> dx, const P& gradient,
-                     const moe_shape& shape, const moe_options& options, const moe_run& run, workspace<Space>& ws) {
+                     const S& state, matrix_view<const float, Space> dh, matrix_view<float, Space> dx,
+                     const P& gradient, const moe_shape& shape, const moe_options& options,
+                     const moe_run& run, workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   const bool kept = state.gate.rows == x.rows && state.gate.cols == shape.intermediate;
   auto gate = kept ? state.gate : ws.template take<float>(x.rows, shape.intermediate);
@@ -148,18 +153,20 @@ void shared_backward(X& ctx, gated_ffn<Act>, matrix_view<const float, Space> x, 
   auto product = ws.template take<float>(x.rows, shape.intermediate);
   auto dproduct = ws.template take<float>(x.rows, shape.intermediate);
   if (!kept) detail::ffn_gate_up<C>(ctx, x, frozen, p, state, gate, up, shape, options, run, ws);
-  if (!ws.counting() && shape.lora_rank > 0) gated_activate(ctx, Act{}, as_const(gate), as_const(up), product);
-  linear_backward<C>(ctx, as_const(product), frozen.down, p.down, detail::ffn_lora_run(shape, options, run, 2), dh,
-                     dproduct, false, gradient.down, state.down_lora, ws);
+  if (!ws.counting() && shape.lora_rank > 0)
+    gated_activate(ctx, Act{}, as_const(gate), as_const(up), product);
+  linear_backward<C>(ctx, as_const(product), frozen.down, p.down,
+                     detail::ffn_lora_run(shape, options, run, 2), dh, dproduct, false, gradient.down,
+                     state.down_lora, ws);
   // `product` is free again: it takes the gradient of gate, and `dproduct` that of up.
   auto dgate = product;
   auto dup = dproduct;
   if (!ws.counting())
     gated_activate_backward(ctx, Act{}, as_const(gate), as_const(up), as_const(dproduct), dgate, dup);
-  linear_backward<C>(ctx, x, frozen.gate, p.gate, detail::ffn_lora_run(shape, options, run, 0), as_const(dgate), dx, true,
-                     gradient.gate, state.gate_lora, ws);
-  linear_backward<C>(ctx, x, frozen.up, p.up, detail::ffn_lora_run(shape, options, run, 1), as_const(dup), dx, true,
-                     gradient.up, state.up_lora, ws);
+  linear_backward<C>(ctx, x, frozen.gate, p.gate, detail::ffn_lora_run(shape, options, run, 0),
+                     as_const(dgate), dx, true, gradient.gate, state.gate_lora, ws);
+  linear_backward<C>(ctx, x, frozen.up, p.up, detail::ffn_lora_run(shape, options, run, 1), as_const(dup), dx,
+                     true, gradient.up, state.up_lora, ws);
 }
 
 }  // namespace pesc

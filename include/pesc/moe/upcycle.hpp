@@ -22,10 +22,12 @@ struct frozen_ffn {
   frozen_ffn() = default;
 
   /// \brief Takes weights as a checkpoint holds them, in the caller's memory, without quantising again.
-  frozen_ffn(const quantized_view<Format, row_blocks>& gate_weight, const quantized_view<Format, row_blocks>& up_weight,
+  frozen_ffn(const quantized_view<Format, row_blocks>& gate_weight,
+             const quantized_view<Format, row_blocks>& up_weight,
              const quantized_view<Format, row_blocks>& down_weight)
       : gate{pack(gate_weight)}, up{pack(up_weight)}, down{pack(down_weight)} {}
-  frozen_ffn(const quantized_matrix<Format, row_blocks>& gate_weight, const quantized_matrix<Format, row_blocks>& up_weight,
+  frozen_ffn(const quantized_matrix<Format, row_blocks>& gate_weight,
+             const quantized_matrix<Format, row_blocks>& up_weight,
              const quantized_matrix<Format, row_blocks>& down_weight)
       : frozen_ffn(gate_weight.view(), up_weight.view(), down_weight.view()) {}
 
@@ -33,7 +35,8 @@ struct frozen_ffn {
   /// \throws numeric_error when a weight is not finite
   template <Scalar T>
   frozen_ffn(const format_info& info, const dense_ffn<T>& dense)
-      : frozen_ffn(quantize<Format>(info, dense.gate), quantize<Format>(info, dense.up), quantize<Format>(info, dense.down)) {}
+      : frozen_ffn(quantize<Format>(info, dense.gate), quantize<Format>(info, dense.up),
+                   quantize<Format>(info, dense.down)) {}
 
   [[nodiscard]] index_t bytes() const { return gate.bytes() + up.bytes() + down.bytes(); }
 

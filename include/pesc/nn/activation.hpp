@@ -26,7 +26,9 @@ struct silu {
 
 /// \brief x * Phi(x) with the exact normal distribution, as PESC adapters use it.
 struct gelu {
-  PESC_HOST_DEVICE static float value(float x) { return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f)); }
+  PESC_HOST_DEVICE static float value(float x) {
+    return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
+  }
   PESC_HOST_DEVICE static float derivative(float x) {
     const float phi = 0.39894228040143268f * std::exp(-0.5f * x * x);
     return 0.5f * (1.0f + std::erf(x * 0.70710678118654752f)) + x * phi;

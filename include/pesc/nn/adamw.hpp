@@ -23,8 +23,8 @@ struct adamw_options {
 struct adamw_coefficients {
   float beta1 = 0;
   float beta2 = 0;
-  float rest1 = 1;            ///< 1 - beta1, rounded once: the difference of floats would lose digits
-  float rest2 = 1;            ///< 1 - beta2
+  float rest1 = 1;  ///< 1 - beta1, rounded once: the difference of floats would lose digits
+  float rest2 = 1;  ///< 1 - beta2
   float epsilon = 0;
   float decay = 1;            ///< 1 - rate * weight_decay: decay comes before the update
   float step_size = 0;        ///< rate / (1 - beta1^t)

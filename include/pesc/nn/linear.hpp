@@ -55,7 +55,8 @@ void linear_forward(X& ctx, matrix_view<const float, Space> x, const frozen_line
   const typename workspace<Space>::scope scratch(ws);
   const auto input = detail::lora_input(ctx, x, run, ws);
   matmul(ctx, input, as_const(lora.a), state.xa, {.transpose_b = true}, ws);
-  matmul(ctx, as_const(state.xa), as_const(lora.b), y, {.alpha = run.scale, .transpose_b = true, .accumulate = true}, ws);
+  matmul(ctx, as_const(state.xa), as_const(lora.b), y,
+         {.alpha = run.scale, .transpose_b = true, .accumulate = true}, ws);
 }
 
 /// \brief dx += dy W + the low-rank part; adds to the gradients of A and B. Never forms a gradient of W.
@@ -63,16 +64,18 @@ void linear_forward(X& ctx, matrix_view<const float, Space> x, const frozen_line
 /// \param accumulate  add to dx instead of writing it
 template <Compute C, class X, QuantFormat Format, class Space>
 void linear_backward(X& ctx, matrix_view<const float, Space> x, const frozen_linear<Format, Space>& layer,
-                     const lora_parameters<Space>& lora, const lora_run& run, matrix_view<const float, Space> dy,
-                     matrix_view<float, Space> dx, bool accumulate, const lora_parameters<Space>& gradient,
-                     const linear_state<Space>& state, workspace<Space>& ws) {
+                     const lora_parameters<Space>& lora, const lora_run& run,
+                     matrix_view<const float, Space> dy, matrix_view<float, Space> dx, bool accumulate,
+                     const lora_parameters<Space>& gradient, const linear_state<Space>& state,
+                     workspace<Space>& ws) {
   quantized_matmul(ctx, dy, layer.weight, dx,
                    {.transpose = true, .accumulate = accumulate, .round_bf16 = std::is_same_v<C, bf16>}, ws);
   if (lora.rank() == 0) return;
   const typename workspace<Space>::scope scratch(ws);
   auto dxa = ws.template take<float>(dy.rows, lora.rank());
   matmul(ctx, dy, as_const(lora.b), dxa, {.alpha = run.scale}, ws);
-  matmul(ctx, dy, as_const(state.xa), gradient.b, {.alpha = run.scale, .transpose_a = true, .accumulate = true}, ws);
+  matmul(ctx, dy, as_const(state.xa), gradient.b,
+         {.alpha = run.scale, .transpose_a = true, .accumulate = true}, ws);
   {
     const typename workspace<Space>::scope inner(ws);
     const auto input = detail::lora_input(ctx, x, run, ws);

@@ -39,7 +39,8 @@ struct lora_parameters {
 
   [[nodiscard]] constexpr index_t rank() const { return a.rows; }
 
-  [[nodiscard]] static lora_parameters carve(parameter_arena<Space>& arena, index_t rank, index_t in, index_t out) {
+  [[nodiscard]] static lora_parameters carve(parameter_arena<Space>& arena, index_t rank, index_t in,
+                                             index_t out) {
     if (rank == 0) return {};
     return {arena.take(rank, in), arena.take(out, rank)};
   }
@@ -69,12 +70,14 @@ struct lora_run {
 
 /// \brief Adds `scale · B A` to a dense weight [out, in], for a merged checkpoint.
 inline void merge(const lora_parameters<>& p, float scale, matrix_view<float> weight) {
-  PESC_EXPECTS(p.rank() == 0 || (weight.rows == p.b.rows && weight.cols == p.a.cols), "merge a low-rank update of ",
-               p.b.rows, " x ", p.a.cols, " into a weight of ", weight.rows, " x ", weight.cols);
+  PESC_EXPECTS(p.rank() == 0 || (weight.rows == p.b.rows && weight.cols == p.a.cols),
+               "merge a low-rank update of ", p.b.rows, " x ", p.a.cols, " into a weight of ", weight.rows,
+               " x ", weight.cols);
   for (index_t i = 0; i < weight.rows; ++i)
     for (index_t j = 0; j < weight.cols && p.rank() > 0; ++j) {
       double sum = 0.0;
-      for (index_t r = 0; r < p.rank(); ++r) sum += static_cast<double>(p.b(i, r)) * static_cast<double>(p.a(r, j));
+      for (index_t r = 0; r < p.rank(); ++r)
+        sum += static_cast<double>(p.b(i, r)) * static_cast<double>(p.a(r, j));
       weight(i, j) += scale * static_cast<float>(sum);
     }
 }

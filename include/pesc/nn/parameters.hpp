@@ -33,12 +33,14 @@ class parameter_arena {
     const index_t begin = used_;
     used_ += round_up(count * rows * cols, alignment);
     if (data_ == nullptr) return {nullptr, count, rows, cols};
-    PESC_EXPECTS(used_ <= capacity_, "parameter arena of ", capacity_, " floats is too small, at least ", used_,
-                 " are needed");
+    PESC_EXPECTS(used_ <= capacity_, "parameter arena of ", capacity_, " floats is too small, at least ",
+                 used_, " are needed");
     return {data_ + begin, count, rows, cols};
   }
 
-  [[nodiscard]] matrix_view<float, Space> take(index_t rows, index_t cols) { return {take(1, rows, cols).data, rows, cols}; }
+  [[nodiscard]] matrix_view<float, Space> take(index_t rows, index_t cols) {
+    return {take(1, rows, cols).data, rows, cols};
+  }
 
  private:
   float* data_ = nullptr;
@@ -58,7 +60,8 @@ template <class T, class Space>
 inline void fill_uniform(batch_view<float> out, index_t fan_in, const random_stream& stream) {
   const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
   for (index_t i = 0; i < out.size(); ++i) {
-    const float unit = stream.uniform(static_cast<std::uint32_t>(i / (1 << 20)), static_cast<std::uint32_t>(i % (1 << 20)));
+    const float unit =
+        stream.uniform(static_cast<std::uint32_t>(i / (1 << 20)), static_cast<std::uint32_t>(i % (1 << 20)));
     out.data[i] = (2.0f * unit - 1.0f) * bound;
   }
 }

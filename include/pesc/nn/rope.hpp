@@ -30,7 +30,8 @@ struct rope_options {
 /// llama3: wavelengths beyond `original_positions / low_frequency_factor` are stretched by `factor`, those below
 /// `original_positions / high_frequency_factor` are kept, those between are blended.
 inline void rope_frequencies(const rope_options& options, index_t head_dim, vector_view<float> out) {
-  PESC_EXPECTS(head_dim > 0 && head_dim % 2 == 0, "rotary embedding needs an even head size, found ", head_dim);
+  PESC_EXPECTS(head_dim > 0 && head_dim % 2 == 0, "rotary embedding needs an even head size, found ",
+               head_dim);
   constexpr double two_pi = 6.283185307179586476925286766559;
   for (index_t i = 0; i < head_dim / 2; ++i) {
     double f = std::pow(options.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));

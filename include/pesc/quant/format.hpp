@@ -24,8 +24,8 @@ PESC_HOST_DEVICE constexpr int bits_of(element_kind kind) {
 struct format_info {
   element_kind element = element_kind::f32;
   scale_kind scales = scale_kind::none;
-  int block = 1;                     ///< weights per scale, counted along the flattened matrix
-  std::array<float, 16> levels{};    ///< value of each code before the scale
+  int block = 1;                         ///< weights per scale, counted along the flattened matrix
+  std::array<float, 16> levels{};        ///< value of each code before the scale
   std::array<std::uint8_t, 16> order{};  ///< codes by ascending level
   std::array<float, 15> thresholds{};    ///< midpoints between neighbours in that order
   const char* name = "float";

@@ -39,10 +39,16 @@ struct panel_layout {
 
   constexpr panel_layout() = default;
   PESC_HOST_DEVICE constexpr panel_layout(const format_info& format, index_t row_count, index_t col_count)
-      : element{format.element}, scales{format.scales}, block{format.block}, rows{row_count}, cols{col_count} {}
+      : element{format.element},
+        scales{format.scales},
+        block{format.block},
+        rows{row_count},
+        cols{col_count} {}
 
   PESC_HOST_DEVICE constexpr index_t panel_count() const { return ceil_div(rows, panel_rows); }
-  PESC_HOST_DEVICE constexpr index_t cell_count() const { return ceil_div(cols, cell_cols); }  ///< in one panel
+  PESC_HOST_DEVICE constexpr index_t cell_count() const {
+    return ceil_div(cols, cell_cols);
+  }  ///< in one panel
 
   /// \brief True if some row of some cell needs more scales than its place at a border alone would give.
   PESC_HOST_DEVICE constexpr bool straddles() const {
@@ -55,7 +61,9 @@ struct panel_layout {
     return straddles() ? whole + 1 : whole;
   }
 
-  PESC_HOST_DEVICE constexpr index_t code_bytes() const { return panel_rows * cell_cols * bits_of(element) / 8; }
+  PESC_HOST_DEVICE constexpr index_t code_bytes() const {
+    return panel_rows * cell_cols * bits_of(element) / 8;
+  }
   PESC_HOST_DEVICE constexpr index_t scale_bytes() const {
     return scales_per_row() * panel_rows * (scales == scale_kind::plain ? 4 : 1);
   }

@@ -18,7 +18,9 @@ struct block_divisor {
   bool full;
 
   block_divisor(float absmax, bool is_full)
-      : stored{is_full ? absmax : std::max(absmax, least_absmax)}, divisor{std::max(absmax, least_absmax)}, full{is_full} {
+      : stored{is_full ? absmax : std::max(absmax, least_absmax)},
+        divisor{std::max(absmax, least_absmax)},
+        full{is_full} {
     if (full) divisor = 1.0f / divisor;
   }
   float operator()(float x) const { return full ? x * divisor : x / divisor; }
@@ -31,8 +33,8 @@ struct block_divisor {
 /// Dettmers et al., "8-bit optimizers via block-wise quantization" (2022): the code is the entry nearest to
 /// (value - offset) / absmax. Second-level scales of double quantisation use blocks of 256.
 /// \param absmax  one per block, largest |value - offset|
-inline void quantize_to_map(const float* values, index_t n, index_t block, float offset, const float* map, float* absmax,
-                            std::uint8_t* codes) {
+inline void quantize_to_map(const float* values, index_t n, index_t block, float offset, const float* map,
+                            float* absmax, std::uint8_t* codes) {
   for (index_t begin = 0; begin < n; begin += block) {
     const index_t end = std::min<index_t>(begin + block, n);
     float largest = 0.0f;
@@ -65,7 +67,8 @@ void quantize_blocks(const format_info& info, const T* weights, index_t n, index
     for (index_t i = begin; i < end; ++i) {
       const float x = std::fabs(to_float(weights[i]));
       if (!(x <= 3.402823466e38f)) [[unlikely]]
-        detail::raise<numeric_error>(detail::concat("weight ", i, " is not finite and cannot be quantised to ", info.name));
+        detail::raise<numeric_error>(
+            detail::concat("weight ", i, " is not finite and cannot be quantised to ", info.name));
       largest = std::max(largest, x);
     }
     const detail::block_divisor scaled(largest, end - begin == info.block);
@@ -84,7 +87,8 @@ void quantize_blocks(const format_info& info, const T* weights, index_t n, index
 /// \param offset  the offset of double quantisation; by default the mean of the scales
 /// \throws numeric_error for NaN or infinite weights, with the position of the first
 template <QuantFormat Format, Scalar T>
-[[nodiscard]] quantized_matrix<Format, row_blocks> quantize(const format_info& info, matrix_view<const T> weight,
+[[nodiscard]] quantized_matrix<Format, row_blocks> quantize(const format_info& info,
+                                                            matrix_view<const T> weight,
                                                             const float* offset = nullptr) {
   quantized_matrix<Format, row_blocks> out(info, weight.rows, weight.cols);
   const index_t n = weight.size();
@@ -92,7 +96,8 @@ template <QuantFormat Format, Scalar T>
   const T* source = weight.data;
   if (weight.stride != weight.cols) {
     flat = buffer<T>(n);
-    for (index_t r = 0; r < weight.rows; ++r) std::copy_n(weight.row(r), weight.cols, flat.data() + r * weight.cols);
+    for (index_t r = 0; r < weight.rows; ++r)
+      std::copy_n(weight.row(r), weight.cols, flat.data() + r * weight.cols);
     source = flat.data();
   }
   if (info.element != element_kind::code4) {
@@ -136,9 +141,15 @@ template <QuantFormat Format>
     case element_kind::code4:
       return info.levels[detail::row_block_code(weight.codes, i)] *
              decode_scale(info.scales, weight.scales, i / info.block);
-    case element_kind::f32: std::memcpy(&value, weight.codes + 4 * i, 4); return value;
-    case element_kind::bf16: std::memcpy(&half, weight.codes + 2 * i, 2); return to_float(bf16{half});
-    case element_kind::f16: std::memcpy(&half, weight.codes + 2 * i, 2); return to_float(f16{half});
+    case element_kind::f32:
+      std::memcpy(&value, weight.codes + 4 * i, 4);
+      return value;
+    case element_kind::bf16:
+      std::memcpy(&half, weight.codes + 2 * i, 2);
+      return to_float(bf16{half});
+    case element_kind::f16:
+      std::memcpy(&half, weight.codes + 2 * i, 2);
+      return to_float(f16{half});
   }
   return value;
 }
@@ -148,8 +159,8 @@ template <QuantFormat Format>
 /// Frameworks that load in half precision and compute in bfloat16 round twice; `Via` reproduces their bits.
 template <Scalar T, Scalar Via = float, QuantFormat Format>
 void dequantize(const quantized_view<Format, row_blocks>& weight, matrix_view<T> out) {
-  PESC_EXPECTS(out.rows == weight.rows && out.cols == weight.cols, "dequantise ", weight.rows, " x ", weight.cols,
-               " into a matrix of ", out.rows, " x ", out.cols);
+  PESC_EXPECTS(out.rows == weight.rows && out.cols == weight.cols, "dequantise ", weight.rows, " x ",
+               weight.cols, " into a matrix of ", out.rows, " x ", out.cols);
   for (index_t r = 0; r < weight.rows; ++r)
     for (index_t k = 0; k < weight.cols; ++k)
       out(r, k) = from_float<T>(to_float(from_float<Via>(dequantized(weight, r * weight.cols + k))));

@@ -46,9 +46,13 @@ struct quantized_view : detail::format_member<Format> {
   index_t cols = 0;
 
   constexpr quantized_view() = default;
-  constexpr quantized_view(const format_info& info, const std::uint8_t* first, const scale_tensors<Space>& tensors,
-                           index_t row_count, index_t col_count)
-      : detail::format_member<Format>{info}, codes{first}, scales{tensors}, rows{row_count}, cols{col_count} {}
+  constexpr quantized_view(const format_info& info, const std::uint8_t* first,
+                           const scale_tensors<Space>& tensors, index_t row_count, index_t col_count)
+      : detail::format_member<Format>{info},
+        codes{first},
+        scales{tensors},
+        rows{row_count},
+        cols{col_count} {}
 
   constexpr bool empty() const { return rows == 0 || cols == 0; }
   constexpr panel_layout layout() const { return {this->format(), rows, cols}; }
@@ -98,7 +102,9 @@ class quantized_matrix : public detail::format_member<Format> {
   [[nodiscard]] float& offset() { return offset_; }
   [[nodiscard]] vector_view<const std::uint8_t, memory_space> codes() const { return codes_.view(); }
   [[nodiscard]] vector_view<const float, memory_space> absmax() const { return absmax_.view(); }
-  [[nodiscard]] vector_view<const std::uint8_t, memory_space> scale_codes() const { return scale_codes_.view(); }
+  [[nodiscard]] vector_view<const std::uint8_t, memory_space> scale_codes() const {
+    return scale_codes_.view();
+  }
   [[nodiscard]] vector_view<const float, memory_space> nested_absmax() const { return nested_absmax_.view(); }
   [[nodiscard]] vector_view<const float, memory_space> map() const { return map_.view(); }
   [[nodiscard]] float offset() const { return offset_; }
@@ -175,7 +181,8 @@ template <QuantFormat Format>
   const scale_tensors<>& s = from.scales;
   const bool nested = info.scales == scale_kind::double_quant;
   PESC_EXPECTS(from.codes != nullptr, "weight of ", from.rows, " x ", from.cols, " without codes");
-  PESC_EXPECTS(info.scales != scale_kind::plain || s.absmax != nullptr, info.name, " weight without its scales (absmax)");
+  PESC_EXPECTS(info.scales != scale_kind::plain || s.absmax != nullptr, info.name,
+               " weight without its scales (absmax)");
   PESC_EXPECTS(!nested || (s.codes != nullptr && s.nested_absmax != nullptr && s.map != nullptr), info.name,
                " weight with double-quantised scales needs their codes, nested_absmax and map");
   const panel_layout layout(info, from.rows, from.cols);
@@ -185,7 +192,8 @@ template <QuantFormat Format>
   if (info.element == element_kind::code4)
     for (index_t panel = 0; panel < layout.panel_count(); ++panel)
       for (index_t cell = 0; cell < layout.cell_count(); ++cell)
-        std::memset(out + layout.offset(panel, cell), zero * 0x11, static_cast<std::size_t>(layout.code_bytes()));
+        std::memset(out + layout.offset(panel, cell), zero * 0x11,
+                    static_cast<std::size_t>(layout.code_bytes()));
   const index_t width = detail::element_bytes(info.element);
   for (index_t r = 0; r < from.rows; ++r)
     for (index_t k = 0; k < from.cols; ++k) {
@@ -241,7 +249,8 @@ template <QuantFormat Format>
         const int code = cell[panel_layout::code_byte(r % 64, k % 64)] >> panel_layout::code_shift(k) & 0x0F;
         out[i / 2] = static_cast<std::uint8_t>(out[i / 2] | code << (i % 2 == 0 ? 4 : 0));
       } else {
-        std::memcpy(out + i * width, cell + ((k % 64) * 64 + r % 64) * width, static_cast<std::size_t>(width));
+        std::memcpy(out + i * width, cell + ((k % 64) * 64 + r % 64) * width,
+                    static_cast<std::size_t>(width));
       }
     }
   if (info.scales != scale_kind::none)

@@ -38,7 +38,9 @@ PESC_HOST_DEVICE inline float nested_scale(float entry, float nested_absmax, flo
 struct plain_scales {
   static constexpr scale_kind kind = scale_kind::plain;
   template <class Space>
-  PESC_HOST_DEVICE static float decode(const scale_tensors<Space>& s, index_t b) { return s.absmax[b]; }
+  PESC_HOST_DEVICE static float decode(const scale_tensors<Space>& s, index_t b) {
+    return s.absmax[b];
+  }
 };
 
 /// \brief Scales quantised again to 8 bits in blocks of `Block` with an offset.
@@ -56,7 +58,9 @@ struct double_quant {
 struct no_scales {
   static constexpr scale_kind kind = scale_kind::none;
   template <class Space>
-  PESC_HOST_DEVICE static float decode(const scale_tensors<Space>&, index_t) { return 1.0f; }
+  PESC_HOST_DEVICE static float decode(const scale_tensors<Space>&, index_t) {
+    return 1.0f;
+  }
 };
 
 /// \brief How the scales of a format are stored and read.

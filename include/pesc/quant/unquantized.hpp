@@ -16,7 +16,7 @@ struct unquantized {
 
   static constexpr format_info info() {
     format_info info;
-    info.element = std::is_same_v<T, float> ? element_kind::f32
+    info.element = std::is_same_v<T, float>  ? element_kind::f32
                    : std::is_same_v<T, bf16> ? element_kind::bf16
                                              : element_kind::f16;
     info.name = std::is_same_v<T, float> ? "float" : std::is_same_v<T, bf16> ? "bf16" : "f16";

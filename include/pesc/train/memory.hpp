@@ -20,7 +20,10 @@ namespace pesc {
   int unit = 0;
   for (; value >= 999.5 && unit < 4; ++unit) value /= 1000.0;
   char text[48];
-  std::snprintf(text, sizeof text, value < 9.995 && unit > 0 ? "%.2f %s" : value < 99.95 && unit > 0 ? "%.1f %s" : "%.0f %s",
+  std::snprintf(text, sizeof text,
+                value < 9.995 && unit > 0   ? "%.2f %s"
+                : value < 99.95 && unit > 0 ? "%.1f %s"
+                                            : "%.0f %s",
                 value, units[unit]);
   return text;
 }

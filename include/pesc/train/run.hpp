@@ -11,17 +11,17 @@ namespace pesc {
 
 /// \brief How far a run goes and how often it is saved on the way.
 struct run_plan {
-  schedule rate;            ///< learning rate; counts steps from 0
-  index_t steps = 1;        ///< of the whole run, those before a resume included
-  index_t stop_after = 0;   ///< steps of this call, 0: no limit
-  index_t save_every = 0;   ///< 0: only at the end
+  schedule rate;           ///< learning rate; counts steps from 0
+  index_t steps = 1;       ///< of the whole run, those before a resume included
+  index_t stop_after = 0;  ///< steps of this call, 0: no limit
+  index_t save_every = 0;  ///< 0: only at the end
 
   /// \throws shape_error for counts that are negative or no step at all
   void check() const {
     rate.check();
     PESC_EXPECTS(steps >= 1, "run of ", steps, " steps, expected 1 or more");
-    PESC_EXPECTS(stop_after >= 0 && save_every >= 0, "stop after ", stop_after, " and save every ", save_every,
-                 " steps, expected 0 or more");
+    PESC_EXPECTS(stop_after >= 0 && save_every >= 0, "stop after ", stop_after, " and save every ",
+                 save_every, " steps, expected 0 or more");
   }
 };
 
@@ -30,7 +30,8 @@ enum class run_end { finished, stopped };
 
 /// \brief The log's view of a step.
 template <class Model>
-[[nodiscard]] step_record to_record(const trainer<Model>& t, const step_result& result, double rate, index_t experts) {
+[[nodiscard]] step_record to_record(const trainer<Model>& t, const step_result& result, double rate,
+                                    index_t experts) {
   return {.step = t.counters().step,
           .tokens = t.counters().tokens,
           .targets = result.targets,
@@ -52,10 +53,11 @@ template <class Model>
 /// \param save  called as `save()` every `save_every` steps, not after the last
 /// \param stop  asked before each step; true ends the run with everything of the last step done
 template <class Model, class OnStep, class Save, class Stop>
-run_end run_steps(trainer<Model>& t, batch_builder& data, std::span<token_batch> batches, const run_plan& plan,
-                  index_t experts, OnStep&& on_step, Save&& save, Stop&& stop) {
+run_end run_steps(trainer<Model>& t, batch_builder& data, std::span<token_batch> batches,
+                  const run_plan& plan, index_t experts, OnStep&& on_step, Save&& save, Stop&& stop) {
   plan.check();
-  const index_t last = plan.stop_after > 0 ? std::min(plan.steps, t.counters().step + plan.stop_after) : plan.steps;
+  const index_t last =
+      plan.stop_after > 0 ? std::min(plan.steps, t.counters().step + plan.stop_after) : plan.steps;
   while (t.counters().step < last) {
     if (stop()) return run_end::stopped;
     for (token_batch& batch : batches) data.fill(batch);

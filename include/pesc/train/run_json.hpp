@@ -47,8 +47,8 @@ inline index_t count_of(const json_fields& f, std::string_view key) {
 
 /// \throws format_error
 [[nodiscard]] inline trainer_counters parse_counters(const json_fields& f) {
-  trainer_counters out{detail::count_of(f, "step"), detail::count_of(f, "updates"), detail::count_of(f, "micro_step"),
-                       detail::count_of(f, "tokens"), 0};
+  trainer_counters out{detail::count_of(f, "step"), detail::count_of(f, "updates"),
+                       detail::count_of(f, "micro_step"), detail::count_of(f, "tokens"), 0};
   out.bad_steps = static_cast<int>(std::min<index_t>(detail::count_of(f, "bad_steps"), 1000000));
   return out;
 }
