@@ -145,7 +145,7 @@ TEST_CASE("fill, add_scaled and add_bias touch the matrix alone") {
     std::vector<double> expected;
     for (index_t i = 0; i < s.rows; ++i)
       for (index_t j = 0; j < s.cols; ++j)
-        expected.push_back(start.exact()(i, j) - 0.75 * x.exact()(i, j) +
+        expected.push_back(start.exact(i, j) - 0.75 * x.exact(i, j) +
                            static_cast<double>(bias[static_cast<std::size_t>(j)]));
     support::check_on_every_context(
         [&](cpu_backend& ctx) {
@@ -212,7 +212,7 @@ TEST_CASE("dropout keeps, scales or clears by the stream alone") {
         const auto row = static_cast<std::uint32_t>(named ? ids[static_cast<std::size_t>(i)] : i);
         const bool keep = stream.uniform(row, static_cast<std::uint32_t>(j)) >= 0.3f;
         kept += keep;
-        expected.push_back(keep ? x.exact()(i, j) / (1 - 0.3) : 0);
+        expected.push_back(keep ? x.exact(i, j) / (1 - 0.3) : 0);
       }
   CHECK(static_cast<double>(kept) / (2.0 * rows * cols) == doctest::Approx(0.7).epsilon(0.05));
   support::check_on_every_context(

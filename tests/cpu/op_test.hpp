@@ -48,6 +48,7 @@ class tensor {
   pesc::matrix_view<const float> view() const { return {values_.data() + 1, rows_, cols_, cols_ + gap_}; }
 
   reference::matrix exact() const { return reference::from(values_.data() + 1, rows_, cols_, cols_ + gap_); }
+  double exact(pesc::index_t i, pesc::index_t j) const { return static_cast<double>(view()(i, j)); }
 
   std::vector<float> values() const {
     std::vector<float> result;

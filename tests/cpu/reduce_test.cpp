@@ -70,7 +70,7 @@ TEST_CASE("row_dot multiplies row by row") {
     std::vector<double> expected;
     for (index_t i = 0; i < 45; ++i) {
       double sum = 0;
-      for (index_t j = 0; j < cols; ++j) sum += a.exact()(i, j) * b.exact()(i, j);
+      for (index_t j = 0; j < cols; ++j) sum += a.exact(i, j) * b.exact(i, j);
       expected.push_back(sum);
     }
     support::check_on_every_context(

@@ -237,17 +237,17 @@ TEST_CASE("rows are gathered, combined and summed as the slots say") {
           if (gate_sum && s.token[slot] == t && s.expert[slot] < s.experts)
             rho += static_cast<double>(gate[slot]);
         for (index_t j = 0; j < cols; ++j) {
-          combined(t, j) = rho * h.exact()(t, j);
+          combined(t, j) = rho * h.exact(t, j);
           for (std::size_t slot = 0; slot < s.token.size(); ++slot)
             if (s.token[slot] == t && s.expert[slot] < s.experts) {
-              combined(t, j) += static_cast<double>(gate[slot]) * e.exact()(owner.slot_of[slot], j);
-              summed(t, j) += e.exact()(owner.slot_of[slot], j);
+              combined(t, j) += static_cast<double>(gate[slot]) * e.exact(owner.slot_of[slot], j);
+              summed(t, j) += e.exact(owner.slot_of[slot], j);
             }
         }
       }
       for (index_t i = 0; i < n; ++i)
         for (index_t j = 0; j < cols; ++j) {
-          gathered(i, j) = h.exact()(owner.token_of[static_cast<std::size_t>(i)], j);
+          gathered(i, j) = h.exact(owner.token_of[static_cast<std::size_t>(i)], j);
           scaled(i, j) = static_cast<double>(gate[static_cast<std::size_t>(i)]) * gathered(i, j);
         }
       std::vector<double> expected;

@@ -31,7 +31,7 @@ TEST_CASE("scale_rows multiplies each row by its factor") {
   std::vector<double> expected;
   for (index_t i = 0; i < 300; ++i)
     for (index_t j = 0; j < 21; ++j)
-      expected.push_back(static_cast<double>(scale[static_cast<std::size_t>(i)]) * x.exact()(i, j));
+      expected.push_back(static_cast<double>(scale[static_cast<std::size_t>(i)]) * x.exact(i, j));
   support::check_on_every_context(
       [&](cpu_backend& ctx) {
         tensor y = x;
@@ -66,13 +66,13 @@ TEST_CASE("combine_rows_backward is the derivative of combine_rows by h and by t
     std::vector<double> expected, dgates(n, 0.5);
     for (index_t t = 0; t < tokens; ++t) {
       double rho = gate_sum ? 0 : 1, product = 0;
-      for (index_t j = 0; j < cols; ++j) product += dy.exact()(t, j) * h.exact()(t, j);
+      for (index_t j = 0; j < cols; ++j) product += dy.exact(t, j) * h.exact(t, j);
       for (std::size_t s = 0; s < n; ++s)
         if (gate_sum && token[s] == t && expert[s] < experts) {
           rho += static_cast<double>(gate[s]);
           dgates[s] += product;
         }
-      for (index_t j = 0; j < cols; ++j) expected.push_back(1 + rho * dy.exact()(t, j));
+      for (index_t j = 0; j < cols; ++j) expected.push_back(1 + rho * dy.exact(t, j));
     }
     expected.insert(expected.end(), dgates.begin(), dgates.end());
     support::check_on_every_context(
