@@ -58,10 +58,13 @@ class model_session final : public session {
                                      token_batch(plan.batch));
     const index_t tokens_before = training.counters().tokens;
     bool fresh = plan.resume == nullptr;
+    std::string tokenizer = plan.tokenizer;
     const auto save = [&](bool keep) {
       if (plan.folder.empty()) return;
-      save_state(plan, training, data,
+      save_state(plan, tokenizer, training, data,
                  {.step = training.counters().step, .keep = keep, .fresh = std::exchange(fresh, false)});
+      // The file may have been read from an old state, which goes with its folder as new ones come.
+      if (!tokenizer.empty()) tokenizer = plan.folder + '/' + pesc::detail::file_name_of(tokenizer);
     };
     const auto begin = std::chrono::steady_clock::now();
     tuning_result out;
@@ -113,11 +116,11 @@ class model_session final : public session {
     data.restore(parse_batch_state(run.get_object("order")));
   }
 
-  void save_state(const tuning_plan& plan, trainer_type& training, const batch_builder& data,
-                  const checkpoint_options& options) const {
+  void save_state(const tuning_plan& plan, const std::string& tokenizer, trainer_type& training,
+                  const batch_builder& data, const checkpoint_options& options) const {
     json run = plan.settings;
     run.set("counters", to_json(training.counters())).set("order", to_json(data.state()));
-    save_run(plan.folder, model_, {loaded_.config.llama, loaded_.extra, plan.tokenizer, &loaded_.forms},
+    save_run(plan.folder, model_, {loaded_.config.llama, loaded_.extra, tokenizer, &loaded_.forms},
              {training.first_moment(), training.second_moment(), training.counters().updates}, run, options);
   }
 

@@ -70,12 +70,12 @@ json run_settings(const std::string& model, const std::vector<weighted_path>& da
 
 tuning_result run_with_logs(session& model, const tuning_plan& plan, index_t first, bool quiet,
                             const std::function<void(const step_record&)>& on_step) {
+  const stop_signal signal;
   run_log log(plan.folder, first);
   progress_options shown = progress_options_for(stderr);
   shown.quiet = quiet;
   progress line(shown);
   index_t seen = -1;
-  const stop_signal signal;
   tuning_hooks hooks;
   hooks.on_step = [&](const step_record& r) {
     const index_t tokens = seen < 0 ? 0 : r.tokens - seen;

@@ -52,6 +52,18 @@ inline outcome pesc_program(const std::vector<std::string>& arguments, const std
   return result;
 }
 
+/// \brief Starts `bin/pesc` and sends it a signal as soon as `file` exists; its exit status as a shell tells it.
+inline int signal_program_at(const std::vector<std::string>& arguments, const std::string& file,
+                             const std::string& signal) {
+  std::string call = shell_quoted(std::string{PESC_PROGRAM_DIR} + "/pesc");
+  for (const std::string& argument : arguments) call += ' ' + shell_quoted(argument);
+  const std::string line = call + " > /dev/null 2>&1 & p=$!; while kill -0 $p 2> /dev/null; do [ -e " +
+                           shell_quoted(file) + " ] && { kill -" + signal +
+                           " $p; wait $p; exit $?; }; done; exit 99";
+  const int code = std::system(line.c_str());
+  return WIFEXITED(code) ? WEXITSTATUS(code) : -1;
+}
+
 /// \brief A bundled file as an argument.
 inline std::string bundled(const char* name) { return example_data(name).string(); }
 
