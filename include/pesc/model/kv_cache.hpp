@@ -15,7 +15,6 @@ class kv_cache {
   kv_cache(const llama_shape& shape, index_t capacity)
       : capacity_{capacity},
         width_{shape.kv_width()},
-        layers_{shape.layers},
         keys_(shape.layers * capacity * shape.kv_width()),
         values_(shape.layers * capacity * shape.kv_width()) {}
 
@@ -36,7 +35,6 @@ class kv_cache {
  private:
   index_t capacity_ = 0;
   index_t width_ = 0;
-  index_t layers_ = 0;
   index_t size_ = 0;
   buffer<float> keys_;
   buffer<float> values_;
