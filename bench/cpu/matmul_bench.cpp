@@ -41,7 +41,7 @@ void run_dense(benchmark::State& state, const dense_case& c) {
   const matrix_view<const float> left(a.data(), c.transpose_a ? c.k : c.m, c.transpose_a ? c.m : c.k);
   const matrix_view<const float> right(b.data(), c.transpose_b ? c.n : c.k, c.transpose_b ? c.k : c.n);
   const matrix_view<float> result(y.data(), c.m, c.n);
-  const cpu::matmul_options options{1.0f, c.transpose_a, c.transpose_b, false};
+  const matmul_options options{1.0f, c.transpose_a, c.transpose_b, false};
   workspace<> count;
   matmul(ctx, left, right, result, options, count);
   const bench::large_memory scratch(count.peak());

@@ -137,7 +137,7 @@ void check_product(const product_case& c, const quantized_view<any_format, panel
   std::vector<float> expected(static_cast<std::size_t>(tokens * y.cols));
   cpu::context<> ctx(1, cpu::runtime_isa{cpu::isa::scalar});
   const matrix_view<float> result(expected.data(), tokens, y.cols);
-  const cpu::quantized_options options{c.transpose, false, c.bf16};
+  const quantized_options options{c.transpose, false, c.bf16};
   workspace<> count;
   quantized_matmul(ctx, x.row_range(0, tokens), w, result, options, count);
   const bench::large_memory scratch(count.peak());
@@ -163,7 +163,7 @@ void run_product(benchmark::State& state, const product_case& c) {
   std::vector<float> y(static_cast<std::size_t>(c.tokens * out));
   const matrix_view<const float> xs(x.data(), c.tokens, in);
   const matrix_view<float> ys(y.data(), c.tokens, out);
-  const cpu::quantized_options options{c.transpose, false, c.bf16};
+  const quantized_options options{c.transpose, false, c.bf16};
   workspace<> count;
   quantized_matmul(ctx, xs, weights.next(), ys, options, count);
   const bench::large_memory scratch(count.peak());

@@ -8,7 +8,7 @@
 namespace {
 
 using namespace pesc;
-using words = std::array<std::uint32_t, 4>;
+using words = pesc::array<std::uint32_t, 4>;
 
 TEST_CASE("Philox gives the published numbers") {
   static_assert(philox({0, 0, 0, 0}, {0, 0}) == words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});

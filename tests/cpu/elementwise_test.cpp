@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pesc/cpu/elementwise.hpp"
 
+#include <bit>
+
 #include "cpu/op_test.hpp"
 
 namespace {

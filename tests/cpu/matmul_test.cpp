@@ -69,7 +69,7 @@ TEST_SUITE("cpu/matmul") {
         const batch_view<float> b = as_batch(weights, transpose ? n : k, transpose ? k : n);
         padded_matrix grouped(33, n, 3), single(33, n, 3);
         cpu::context<> ctx(2, cpu::runtime_isa{level});
-        const cpu::matmul_options options{2.0f, false, transpose, true};
+        const matmul_options options{2.0f, false, transpose, true};
         support::run_counted([&](workspace<>& ws) {
           // Offsets are not known while memory is planned.
           const vector_view<const std::int32_t> offsets(ws.counting() ? nullptr : group_offsets.data(), 4);

@@ -58,7 +58,7 @@ TEST_SUITE("cpu/quantized_matmul") {
         for (const bool bf16 : {false, true})
           for (const index_t m : {1, 3, 20}) {
             const padded_matrix x(m, transpose ? 200 : 320, 1);
-            const cpu::quantized_options options{transpose, false, bf16};
+            const quantized_options options{transpose, false, bf16};
             const padded_matrix single = support::frozen_product(level, w, x, options, 1);
             for (const int threads : {2, 3, 8})
               CHECK(support::frozen_product(level, w, x, options, threads).values == single.values);
@@ -84,7 +84,7 @@ TEST_SUITE("cpu/quantized_matmul") {
           const padded_matrix x(m, 128, 1);
           padded_matrix y(m, 96, 3);
           cpu::context<> ctx(2, cpu::runtime_isa{level});
-          const cpu::quantized_options options{false, false, bf16};
+          const quantized_options options{false, false, bf16};
           workspace<> count;
           quantized_matmul(ctx, x.view(), w.packed.view(), y.view(), options, count);
           buffer<std::byte> memory(count.peak());

@@ -4,6 +4,8 @@
 
 #include "quant_cases.hpp"
 
+#include <bit>
+
 #include "pesc/cpu/quantize.hpp"
 
 namespace golden {

@@ -56,7 +56,6 @@ void compare(pesc::cpu::isa level, const case_sizes& z, const pesc::format_info&
   pesc::balance_gradient<> gradient_of_balance;
   reference::logit_gradients auxiliary;
   if (balance) {
-    pesc::workspace<> none;
     pesc::buffer<std::byte> memory(1 << 20);
     pesc::workspace<> ws(memory.data(), memory.size());
     const auto& r = buffers.routing();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pesc/quant/quantize.hpp"
 
+#include <bit>
 #include <vector>
 
 #include <doctest/doctest.h>

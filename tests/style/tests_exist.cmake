@@ -8,7 +8,9 @@ cmake_minimum_required(VERSION 3.25)
 # Headers that another file proves, as <header>=<file under tests/>: plain types without behaviour of their own, or
 # parts that only make sense together.
 set(tested_elsewhere
+  core/array.hpp=core/random_test.cpp
   core/macros.hpp=odr/crossing.cpp
+  core/product_options.hpp=cpu/matmul_test.cpp
   moe/backend.hpp=moe/layer_test.cpp
   model/attention_block.hpp=model/llama_test.cpp
   model/llama_shape.hpp=model/llama_test.cpp

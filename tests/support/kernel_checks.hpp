@@ -79,8 +79,7 @@ class error_meter {
 inline constexpr double float_rounding = 4e-7;   ///< of the sum of magnitudes; random signs make it far less
 inline constexpr double bf16_rounding = 2.4e-3;  ///< weights rounded to 8 bits
 
-inline void check_matmul(isa level, index_t m, index_t n, index_t k,
-                         const pesc::cpu::matmul_options& options) {
+inline void check_matmul(isa level, index_t m, index_t n, index_t k, const pesc::matmul_options& options) {
   CAPTURE(pesc::cpu::name_of(level));
   CAPTURE(m);
   CAPTURE(n);
@@ -150,7 +149,7 @@ inline std::string describe(const pesc::format_info& info) {
 
 /// \brief y of a product with a frozen weight on `threads` threads.
 inline padded_matrix frozen_product(isa level, const frozen_case& w, const padded_matrix& x,
-                                    const pesc::cpu::quantized_options& options, int threads = 1) {
+                                    const pesc::quantized_options& options, int threads = 1) {
   padded_matrix y(x.rows, options.transpose ? w.packed.cols() : w.packed.rows(), 3);
   const padded_matrix before = y;
   pesc::cpu::context<> ctx(threads, pesc::cpu::runtime_isa{level});
@@ -161,8 +160,7 @@ inline padded_matrix frozen_product(isa level, const frozen_case& w, const padde
   return y;
 }
 
-inline void check_frozen(isa level, const frozen_case& w, index_t m,
-                         const pesc::cpu::quantized_options& options) {
+inline void check_frozen(isa level, const frozen_case& w, index_t m, const pesc::quantized_options& options) {
   const index_t rows = w.packed.rows(), cols = w.packed.cols();
   const index_t k = options.transpose ? rows : cols;
   CAPTURE(pesc::cpu::name_of(level));

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
-
+#include "pesc/core/array.hpp"
 #include "pesc/core/types.hpp"
 
 namespace pesc {
@@ -11,8 +10,8 @@ namespace pesc {
 ///
 /// Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011). A number depends on its
 /// counter alone, never on how many were drawn before or by which thread.
-PESC_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
-                                                               std::array<std::uint32_t, 2> key) {
+PESC_HOST_DEVICE constexpr array<std::uint32_t, 4> philox(array<std::uint32_t, 4> counter,
+                                                          array<std::uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t first = std::uint64_t{0xD2511F53u} * counter[0];
     const std::uint64_t second = std::uint64_t{0xCD9E8D57u} * counter[2];
@@ -48,7 +47,7 @@ struct random_stream {
   std::uint8_t part = 0;  ///< tells apart streams of one site and layer, such as the slots of a token
 
   /// \brief The four words at (`row`, columns 4 * `quad` to 4 * `quad` + 3).
-  PESC_HOST_DEVICE constexpr std::array<std::uint32_t, 4> words(std::uint32_t row, std::uint32_t quad) const {
+  PESC_HOST_DEVICE constexpr array<std::uint32_t, 4> words(std::uint32_t row, std::uint32_t quad) const {
     const std::uint32_t where =
         static_cast<std::uint32_t>(layer) << 16 | static_cast<std::uint32_t>(site) << 8 | part;
     return philox({quad, row, step, where},

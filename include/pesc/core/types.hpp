@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -37,40 +36,40 @@ concept Compute = std::same_as<T, float> || std::same_as<T, bf16>;
 PESC_HOST_DEVICE constexpr float to_float(float value) { return value; }
 
 PESC_HOST_DEVICE constexpr float to_float(bf16 value) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(value.bits) << 16);
 }
 
 PESC_HOST_DEVICE constexpr float to_float(f16 value) {
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000u) << 16;
   const std::uint32_t exponent = value.bits >> 10 & 0x1Fu;
   const std::uint32_t fraction = value.bits & 0x3FFu;
-  if (exponent == 0x1Fu) return std::bit_cast<float>(sign | 0x7F800000u | fraction << 13);
+  if (exponent == 0x1Fu) return __builtin_bit_cast(float, sign | 0x7F800000u | fraction << 13);
   if (exponent == 0) {
     // Subnormal halves are normal floats: fraction * 2^-24 is exact.
     const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
     return sign != 0 ? -magnitude : magnitude;
   }
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
+  return __builtin_bit_cast(float, sign | (exponent + 112) << 23 | fraction << 13);
 }
 
 /// \brief Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
 PESC_HOST_DEVICE constexpr bf16 to_bf16(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, value);
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return {static_cast<std::uint16_t>(bits >> 16 | 0x40u)};
   return {static_cast<std::uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16)};
 }
 
 /// \brief Rounds to nearest, ties to even; too large values become infinite, a NaN stays a NaN.
 PESC_HOST_DEVICE constexpr f16 to_f16(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, value);
   const std::uint32_t sign = bits >> 16 & 0x8000u;
   const std::uint32_t magnitude = bits & 0x7FFFFFFFu;
   if (magnitude > 0x7F800000u) return {static_cast<std::uint16_t>(sign | 0x7E00u)};
   if (magnitude >= 0x477FF000u) return {static_cast<std::uint16_t>(sign | 0x7C00u)};
   if (magnitude < 0x38800000u) {
     // Below the smallest normal half: adding 0.5 aligns the fraction and rounds it in one float addition.
-    const float aligned = std::bit_cast<float>(magnitude) + 0.5f;
-    return {static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(aligned) - 0x3F000000u))};
+    const float aligned = __builtin_bit_cast(float, magnitude) + 0.5f;
+    return {static_cast<std::uint16_t>(sign | (__builtin_bit_cast(std::uint32_t, aligned) - 0x3F000000u))};
   }
   const std::uint32_t rounded = magnitude + 0xFFFu + (magnitude >> 13 & 1u);
   return {static_cast<std::uint16_t>(sign | (rounded - 0x38000000u) >> 13)};

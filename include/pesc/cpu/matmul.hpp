@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "pesc/core/product_options.hpp"
 #include "pesc/core/views.hpp"
 #include "pesc/core/workspace.hpp"
 #include "pesc/cpu/context.hpp"
@@ -8,14 +9,6 @@
 
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
-
-/// \brief How a dense product reads its operands and writes its result.
-struct matmul_options {
-  float alpha = 1;
-  bool transpose_a = false;
-  bool transpose_b = false;
-  bool accumulate = false;  ///< add to y instead of overwriting it
-};
 
 namespace detail {
 

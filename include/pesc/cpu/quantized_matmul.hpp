@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "pesc/core/product_options.hpp"
 #include "pesc/core/views.hpp"
 #include "pesc/core/workspace.hpp"
 #include "pesc/cpu/context.hpp"
@@ -9,14 +10,6 @@
 
 namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
-
-/// \brief How a product with a frozen weight is formed.
-struct quantized_options {
-  bool transpose = false;   ///< x W instead of x Wᵀ
-  bool accumulate = false;  ///< add to y instead of overwriting it
-  bool round_bf16 =
-      false;  ///< round activations to bfloat16; faster where the processor multiplies that type
-};
 
 namespace detail {
 

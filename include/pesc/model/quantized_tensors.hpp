@@ -74,9 +74,9 @@ inline void check_finite(const std::string& file, const tensor_info& part, vecto
 }
 
 /// \brief The levels that a file stores. Builds differ in last bits; anything further apart is another code.
-inline std::array<float, 16> read_levels(const std::string& file, const tensor_info& part,
-                                         const format_info& format) {
-  std::array<float, 16> stored{};
+inline array<float, 16> read_levels(const std::string& file, const tensor_info& part,
+                                    const format_info& format) {
+  array<float, 16> stored{};
   copy_part(file, part, vector_view<float>{stored.data(), 16});
   for (std::size_t i = 0; i < 16; ++i)
     if (!(std::fabs(stored[i] - format.levels[i]) <= 1e-6f))
@@ -251,7 +251,7 @@ void add_weight(safetensors_writer& out, const std::string& name,
   out.add(name, fits ? form.storage : element_type::u8, {fits ? bytes / width : bytes, 1}, codes);
   detail::add_scales(out, name, weight);
   // Files hold a plain zero where the code has a sign.
-  std::array<float, 16> levels = format.levels;
+  array<float, 16> levels = format.levels;
   for (float& level : levels) level += 0.0f;
   detail::add_copy(out, name + ".quant_map", element_type::f32, {index_t{16}},
                    std::as_bytes(std::span{levels}));

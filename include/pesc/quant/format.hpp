@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <concepts>
 
+#include "pesc/core/array.hpp"
 #include "pesc/core/extent.hpp"
 #include "pesc/core/types.hpp"
 #include "pesc/quant/scales.hpp"
@@ -24,10 +24,10 @@ PESC_HOST_DEVICE constexpr int bits_of(element_kind kind) {
 struct format_info {
   element_kind element = element_kind::f32;
   scale_kind scales = scale_kind::none;
-  int block = 1;                         ///< weights per scale, counted along the flattened matrix
-  std::array<float, 16> levels{};        ///< value of each code before the scale
-  std::array<std::uint8_t, 16> order{};  ///< codes by ascending level
-  std::array<float, 15> thresholds{};    ///< midpoints between neighbours in that order
+  int block = 1;                    ///< weights per scale, counted along the flattened matrix
+  array<float, 16> levels{};        ///< value of each code before the scale
+  array<std::uint8_t, 16> order{};  ///< codes by ascending level
+  array<float, 15> thresholds{};    ///< midpoints between neighbours in that order
   const char* name = "float";
 
   friend constexpr bool operator==(const format_info& a, const format_info& b) {
@@ -53,7 +53,7 @@ struct format_info {
 };
 
 /// \brief Describes a 4-bit format by its levels; order and thresholds follow.
-constexpr format_info make_code4_info(const std::array<float, 16>& levels, int block, scale_kind scales,
+constexpr format_info make_code4_info(const array<float, 16>& levels, int block, scale_kind scales,
                                       const char* name) {
   format_info info;
   info.element = element_kind::code4;

@@ -20,7 +20,7 @@ struct fp4 {
   using scales = Scales;
 
   /// \brief The 16 values of the codes before the scale; part of the file format and not in ascending order.
-  PESC_HOST_DEVICE static constexpr std::array<float, 16> levels() {
+  PESC_HOST_DEVICE static constexpr array<float, 16> levels() {
     return {0.0f,  0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  0.5f,  2.0f / 12,  0.25f,
             -0.0f, -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f};
   }

@@ -52,12 +52,12 @@ struct panel_layout {
 
   /// \brief True if some row of some cell needs more scales than its place at a border alone would give.
   PESC_HOST_DEVICE constexpr bool straddles() const {
-    return scales != scale_kind::none && rows > 1 && cols % std::min(block, cell_cols) != 0;
+    return scales != scale_kind::none && rows > 1 && cols % (block < cell_cols ? block : cell_cols) != 0;
   }
 
   PESC_HOST_DEVICE constexpr index_t scales_per_row() const {
     if (scales == scale_kind::none) return 0;
-    const index_t whole = std::max<index_t>(1, cell_cols / block);
+    const index_t whole = block < cell_cols ? cell_cols / block : 1;
     return straddles() ? whole + 1 : whole;
   }
 

@@ -26,7 +26,7 @@ struct nf4 {
   /// \brief The 16 values of the codes before the scale; part of the file format.
   ///
   /// Neighbouring quantiles of a unit normal, rescaled to [-1, 1], with an exact zero at code 7 (QLoRA, section 3).
-  PESC_HOST_DEVICE static constexpr std::array<float, 16> levels() {
+  PESC_HOST_DEVICE static constexpr array<float, 16> levels() {
     return {-1.0f,
             -0.6961928009986877f,
             -0.5250730514526367f,

@@ -22,7 +22,7 @@ struct frozen_weight {
   float offset = 0;
   int nested_shift =
       -1;  ///< log2 of the weights that share a second-level scale, -1 where that is no power of 2
-  alignas(64) std::array<float, 16> levels{};
+  alignas(64) array<float, 16> levels{};
   /// Byte i of the 256 entries of the map is [256 i, 256 i + 256): tables for instructions that look up
   /// bytes.
   alignas(64) std::array<std::uint8_t, 1024> map_planes{};
