@@ -23,9 +23,18 @@ endfunction()
 # An executable `test_<name>` from doctest sources, with one CTest test per test case, registered when it is
 # built. Test cases whose doctest description holds the word `slow` get the label slow.
 #
-#   pesc_test(<name> SOURCES <file>... [LIBRARIES <target>...] [OPTIONS <flag>...])
+#   pesc_test(<name> SOURCES <file>... [LIBRARIES <target>...] [OPTIONS <flag>...] [LABEL <label>] [LAUNCHER <command>])
+#
+# LAUNCHER starts each test: a simulator, for example.
 function(pesc_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LIBRARIES;OPTIONS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;LAUNCHER" "SOURCES;LIBRARIES;OPTIONS")
+  set(listing --reporters=ctest --ctest-folder=${name})
+  if(arg_LABEL)
+    list(APPEND listing --ctest-label=${arg_LABEL})
+  endif()
+  if(arg_LAUNCHER)
+    list(APPEND listing --ctest-launcher=${arg_LAUNCHER})
+  endif()
   set(target test_${name})
   set(list ${CMAKE_CURRENT_BINARY_DIR}/${target}_cases.cmake)
   set(include ${CMAKE_CURRENT_BINARY_DIR}/${target}_include.cmake)
@@ -36,7 +45,7 @@ function(pesc_test name)
   pesc_test_flags(${target})
 
   add_custom_command(TARGET ${target} POST_BUILD
-    COMMAND ${target} --list-test-cases --reporters=ctest --ctest-folder=${name} --out=${list}
+    COMMAND ${target} --list-test-cases ${listing} --out=${list}
     BYPRODUCTS ${list}
     COMMENT "Listing the test cases of ${target}"
     VERBATIM

@@ -90,10 +90,10 @@ int main() {
   const auto gate4 = from_file(gate, intermediate, hidden);
   const auto up4 = from_file(up, intermediate, hidden);
   const auto down4 = from_file(down, hidden, intermediate);
-  const layer_type from_bytes{shape, {gate4.view(), up4.view(), down4.view()}};
+  const layer_type from_bytes{ctx, shape, {ctx, gate4.view(), up4.view(), down4.view()}};
 
   // With trainable parameters in the caller's memory: the layer then owns nothing but its sizes.
-  const pesc::frozen_ffn<layer_config::weight> frozen(gate4.view(), up4.view(), down4.view());
+  const pesc::frozen_ffn<layer_config::weight> frozen(ctx, gate4.view(), up4.view(), down4.view());
   const pesc::moe_shape full = pesc::complete<layer_config>(shape);
   std::vector<float> arena(static_cast<std::size_t>(pesc::moe_trainables<layer_config>::size(full)));
   pesc::parameter_arena<> parts(arena.data(), static_cast<index_t>(arena.size()));

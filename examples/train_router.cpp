@@ -81,16 +81,17 @@ int main() {
     const batch data(static_cast<std::uint32_t>(step));
     layer.forward(ctx, {data.x.data(), tokens, hidden}, {y.data(), tokens, hidden}, buffers,
                   {.training = true});
-    balance.clear();
+    balance.clear(ctx);
     layer.pool_balance(ctx, balance, buffers);
     last = loss_of(data, y, dy);
     if (step == 0) first = last;
     if (step % 100 == 0 || step == steps - 1)
-      std::printf("step %3d  loss %.4f  balance %.3f (even: 2)\n", step, last, balance.balance_loss(losses));
+      std::printf("step %3d  loss %.4f  balance %.3f (even: 2)\n", step, last,
+                  balance.values(ctx, losses).balance);
 
     fill(ctx, gradients.arena(), 0.0f);
     layer.backward(ctx, {dy.data(), tokens, hidden}, {dx.data(), tokens, hidden}, gradients, buffers,
-                   balance.gradient(losses));
+                   balance.gradient(ctx, losses));
     const double norm = std::sqrt(squared_norm(ctx, std::as_const(gradients).arena()));
     adamw_step(ctx, parameters.arena(), std::as_const(gradients).arena(), first_moment.arena(),
                second_moment.arena(),

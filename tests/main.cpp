@@ -19,6 +19,8 @@ constexpr int skip_status = 77;
 
 std::string program;
 std::string folder;
+std::string label = "cpu";
+std::string launcher;  // what starts a test, such as a simulator; empty: nothing
 unsigned cases_run = 0;
 
 /// Writes text so that CMake reads it back unchanged, whatever it holds.
@@ -68,12 +70,14 @@ class ctest_reporter : public doctest::IReporter {
     if (const int seen = seen_[name]++; seen > 0) name += " #" + std::to_string(seen + 1);
 
     const bool slow = test.m_description && std::strstr(test.m_description, "slow");
-    out_ << "add_test(" << bracket_quoted(name) << ' ' << bracket_quoted(program) << ' '
+    out_ << "add_test(" << bracket_quoted(name) << ' ';
+    if (!launcher.empty()) out_ << bracket_quoted(launcher) << ' ';
+    out_ << bracket_quoted(program) << ' '
          << bracket_quoted("--source-file=*" + as_filter(file.filename().string())) << ' '
          << bracket_quoted("--test-case=" + as_filter(test.m_name)) << ")\n"
          << "set_tests_properties(" << bracket_quoted(name) << " PROPERTIES LABELS "
-         << (slow ? "[==[cpu;slow]==]" : "cpu") << " TIMEOUT " << (slow ? 1500 : 300) << " SKIP_RETURN_CODE "
-         << skip_status << ")\n";
+         << bracket_quoted(slow ? label + ";slow" : label) << " TIMEOUT " << (slow ? 1500 : 300)
+         << " SKIP_RETURN_CODE " << skip_status << ")\n";
   }
 
   std::ostream& out_;
@@ -100,9 +104,12 @@ int main(int argc, char** argv) {
   bool query = false;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
-    constexpr std::string_view folder_option = "--ctest-folder=";
-    if (argument.substr(0, folder_option.size()) == folder_option)
-      folder = argument.substr(folder_option.size());
+    const auto take = [&](std::string_view option, std::string& value) {
+      if (argument.substr(0, option.size()) == option) value = argument.substr(option.size());
+    };
+    take("--ctest-folder=", folder);
+    take("--ctest-label=", label);
+    take("--ctest-launcher=", launcher);
     constexpr std::string_view queries[] = {"-l",     "-h",     "-?",        "-v",     "-c",
                                             "--list", "--help", "--version", "--count"};
     for (const std::string_view option : queries) query |= argument.substr(0, option.size()) == option;

@@ -58,7 +58,7 @@ inline pesc::quantized_matrix<weight_format, pesc::panels> random_weight(index_t
 
 /// \brief The layer of a hidden size, made once for all benches of a program.
 template <class Compute>
-const pesc::moe_layer<layer_config<Compute>, backend>& layer_of(index_t hidden) {
+const pesc::moe_layer<layer_config<Compute>, backend>& layer_of(backend& ctx, index_t hidden) {
   using layer_type = pesc::moe_layer<layer_config<Compute>, backend>;
   static std::map<index_t, std::unique_ptr<layer_type>> made;
   std::unique_ptr<layer_type>& layer = made[hidden];
@@ -68,7 +68,7 @@ const pesc::moe_layer<layer_config<Compute>, backend>& layer_of(index_t hidden) 
   weights.gate = random_weight(wide, hidden, 1);
   weights.up = random_weight(wide, hidden, 2);
   weights.down = random_weight(hidden, wide, 3);
-  layer = std::make_unique<layer_type>(pesc::moe_shape{.hidden = hidden, .intermediate = wide},
+  layer = std::make_unique<layer_type>(ctx, pesc::moe_shape{.hidden = hidden, .intermediate = wide},
                                        std::move(weights));
   const auto& p = layer->parameters();
   pesc::fill_uniform(p.experts.up, rank, {.seed = 4});

@@ -22,16 +22,16 @@ void all_levels(benchmark::internal::Benchmark* b) {
 template <class Compute>
 struct caller {
   index_t tokens, hidden;
-  const pesc::moe_layer<bench::layer_config<Compute>, backend>& layer;
   backend ctx;
+  const pesc::moe_layer<bench::layer_config<Compute>, backend>& layer;
   std::vector<float> x, dy, y, dx;
   pesc::moe_buffers<bench::layer_config<Compute>, backend> buffers;
 
   explicit caller(const benchmark::State& state)
       : tokens{state.range(0)},
         hidden{state.range(1)},
-        layer{bench::layer_of<Compute>(hidden)},
         ctx{static_cast<pesc::cpu::isa>(state.range(2))},
+        layer{bench::layer_of<Compute>(ctx, hidden)},
         x(bench::uniform(tokens * hidden, 1)),
         dy(bench::uniform(tokens * hidden, 2)),
         y(x.size()),

@@ -15,8 +15,8 @@ using expert = bench::layer_config<float>::expert;
 /// A layer after a forward call, with scratch for its stages.
 struct stages {
   index_t tokens, hidden;
-  const layer_type& layer;
   backend ctx;
+  const layer_type& layer;
   std::vector<float> x, y;
   layer_type::buffers buffers;
   router rule;
@@ -26,7 +26,7 @@ struct stages {
   explicit stages(const benchmark::State& state)
       : tokens{state.range(0)},
         hidden{state.range(1)},
-        layer{bench::layer_of<float>(hidden)},
+        layer{bench::layer_of<float>(ctx, hidden)},
         x(bench::uniform(tokens * hidden, 1)),
         y(x.size()),
         buffers(layer.prepare(ctx, tokens)),
@@ -51,7 +51,10 @@ void route(benchmark::State& state) {
 
 void dispatch(benchmark::State& state) {
   stages s(state);
-  for (auto _ : state) pesc::dispatch(s.ctx, s.buffers.routing(), s.buffers.groups());
+  for (auto _ : state) {
+    pesc::workspace<> ws = s.scratch();
+    pesc::dispatch(s.ctx, s.buffers.routing(), s.buffers.groups(), ws);
+  }
   bench::report(state, s.tokens, 0);
 }
 

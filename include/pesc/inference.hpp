@@ -13,6 +13,7 @@
 #include "pesc/cpu/routing.hpp"
 #include "pesc/cpu/slots.hpp"
 #include "pesc/cpu/switch_gate.hpp"
+#include "pesc/cpu/transfer.hpp"
 #include "pesc/moe/backend.hpp"
 #include "pesc/moe/layer.hpp"
 #include "pesc/quant/fp4.hpp"

@@ -18,6 +18,7 @@
 #include "pesc/cpu/routing.hpp"
 #include "pesc/cpu/slots.hpp"
 #include "pesc/cpu/switch_gate.hpp"
+#include "pesc/cpu/transfer.hpp"
 #include "pesc/moe/backend.hpp"
 #include "pesc/moe/dense_layer.hpp"
 #include "pesc/moe/layer.hpp"

@@ -19,6 +19,12 @@ namespace support {
 
 using pesc::index_t;
 
+/// \brief A workspace for operations that need no scratch on the CPU.
+inline pesc::workspace<> no_scratch() {
+  alignas(64) static std::byte block[64];
+  return {block, 64};
+}
+
 /// \brief A float matrix whose rows lie `gap` elements apart; the gaps hold a mark that no operation may
 /// touch.
 class tensor {

@@ -184,7 +184,8 @@ TEST_CASE("group_by_expert orders slots stably, both ways, and loses none") {
   cpu_backend ctx(1);
   for (const scene& s : scenes()) {
     groups_owner owner(s.experts, s.tokens, s.token.size());
-    group_by_expert(ctx, read(s.token), read(s.expert), owner.view());
+    auto ws = support::no_scratch();
+    group_by_expert(ctx, read(s.token), read(s.expert), owner.view(), ws);
     std::size_t row = 0;
     for (std::int32_t e = 0; e <= s.experts; ++e) {
       CHECK(owner.expert_offsets[static_cast<std::size_t>(std::min<index_t>(e, s.experts))] ==
@@ -212,7 +213,8 @@ TEST_CASE("the worked example of four tokens, two choices") {
   cpu_backend ctx(1);
   const std::vector<std::int32_t> token = {0, 0, 1, 1, 2, 2, 3, 3}, expert = {1, 0, 0, 1, 0, 3, 1, 2};
   groups_owner owner(4, 4, 8);
-  group_by_expert(ctx, read(token), read(expert), owner.view());
+  auto ws = support::no_scratch();
+  group_by_expert(ctx, read(token), read(expert), owner.view(), ws);
   CHECK(owner.slots == std::vector<std::int32_t>{1, 2, 4, 0, 3, 6, 7, 5});
   CHECK(owner.expert_offsets == std::vector<std::int32_t>{0, 3, 6, 7, 8});
 }
@@ -228,7 +230,8 @@ TEST_CASE("rows are gathered, combined and summed as the slots say") {
       groups_owner owner(s.experts, s.tokens, s.token.size());
       {
         cpu_backend ctx(1);
-        group_by_expert(ctx, read(s.token), read(s.expert), owner.view());
+        auto ws = support::no_scratch();
+        group_by_expert(ctx, read(s.token), read(s.expert), owner.view(), ws);
       }
       reference::matrix combined(s.tokens, cols), summed = y0.exact(), gathered(n, cols), scaled(n, cols);
       for (index_t t = 0; t < s.tokens; ++t) {

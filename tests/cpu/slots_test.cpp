@@ -59,8 +59,9 @@ TEST_CASE("combine_rows_backward is the derivative of combine_rows by h and by t
                              {token_slots.data(), n}};
   {
     cpu_backend ctx(1);
+    auto ws = support::no_scratch();
     group_by_expert(ctx, vector_view<const std::int32_t>{token.data(), n},
-                    vector_view<const std::int32_t>{expert.data(), n}, groups);
+                    vector_view<const std::int32_t>{expert.data(), n}, groups, ws);
   }
   for (const bool gate_sum : {false, true}) {
     std::vector<double> expected, dgates(n, 0.5);

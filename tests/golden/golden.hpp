@@ -161,11 +161,11 @@ using runner = void (*)(const golden_case&, outcome&);
 [[nodiscard]] bool is_known_without_runner(std::string_view kind);
 
 /// \brief Calls `f(context, name)` for every instruction set of this processor.
-template <class F>
+template <class X = pesc::cpu_backend, class F>
 void for_each_isa(F&& f) {
   for (int level = 0; level <= static_cast<int>(pesc::cpu::detect_isa()); ++level) {
     const auto isa = static_cast<pesc::cpu::isa>(level);
-    pesc::cpu_backend ctx(2, pesc::cpu::runtime_isa{isa});
+    X ctx(2, pesc::cpu::runtime_isa{isa});
     f(ctx, std::string(" ") + pesc::cpu::name_of(isa));
   }
 }
@@ -210,7 +210,7 @@ template <class T>
 [[nodiscard]] inline double balance_terms(const pesc::balance_gradient<>& g) {
   double largest = 0;
   for (const float f : g.fractions) largest = std::fmax(largest, static_cast<double>(f));
-  return largest * static_cast<double>(g.scale);
+  return largest * static_cast<double>(g.scale) / (g.rows.empty() ? 1.0 : g.rows[0]);
 }
 
 // One file per family.

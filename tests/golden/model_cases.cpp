@@ -10,6 +10,7 @@
 #include "pesc/model/llama.hpp"
 #include "pesc/model/load_model.hpp"
 #include "pesc/pesc.hpp"
+#include "rounding_backend.hpp"
 
 namespace golden {
 namespace {
@@ -18,13 +19,15 @@ using pesc::any_format;
 using pesc::as_const;
 using dense_model = pesc::llama<pesc::dense_layer<pesc::moe_dynamic<>, pesc::cpu_backend>>;
 using sparse_model = pesc::llama<pesc::moe_layer<pesc::moe_dynamic<>, pesc::cpu_backend>>;
+using rounding_model = pesc::llama<pesc::moe_layer<pesc::moe_dynamic<>, rounding_backend>>;
 
 /// \brief How close results must be.
 struct tolerances {
   double logits = 1e-4;
   double loss = 1e-5;
   double gradient = 1e-4;
-  bool low = false;  ///< the reference computed in 16 bits: compare row by row, and no ids
+  std::string note{};  ///< goes before the instruction set in the names of checks
+  bool low = false;    ///< the reference computed in 16 bits: compare row by row, and no ids
 
   /// \param width  values of a row
   template <class A, class B>
@@ -74,7 +77,7 @@ struct flat_batch {
   }
 
   [[nodiscard]] index_t tokens() const { return rows * length; }
-  [[nodiscard]] pesc::model_input view_of() const {
+  [[nodiscard]] pesc::model_input<> view_of() const {
     return {view(ids), view(positions), view(spans), view(targets), view(valid)};
   }
 };
@@ -134,7 +137,7 @@ struct training_result {
 
 /// \brief The gradient of the embedding: rows of dx summed by token, and for a tied head dlogitsᵀ hidden.
 template <class Model>
-std::vector<float> embedding_gradient(pesc::cpu_backend& ctx, const decoder<Model>& d,
+std::vector<float> embedding_gradient(typename Model::X& ctx, const decoder<Model>& d,
                                       const flat_batch& batch, const std::vector<float>& dx,
                                       const std::vector<float>& logits, pesc::matrix_view<const float> hidden,
                                       float scale) {
@@ -177,7 +180,7 @@ void collect_gradients(decoder<Model>& d, training_result& r) {
 }
 
 template <class Model>
-training_result run_training(pesc::cpu_backend& ctx, decoder<Model>& d, const flat_batch& batch) {
+training_result run_training(typename Model::X& ctx, decoder<Model>& d, const flat_batch& batch) {
   const pesc::llama_shape& s = d.model.shape();
   const index_t tokens = batch.tokens();
   training_result r;
@@ -192,7 +195,7 @@ training_result run_training(pesc::cpu_backend& ctx, decoder<Model>& d, const fl
   with_workspace([&](pesc::workspace<>& ws) {
     auto state = d.model.carve_state(ws, tokens, true);
     d.model.forward(ctx, batch.view_of(), state, {}, nullptr, &pool, ws, [&](index_t, const auto& layer) {
-      if constexpr (std::is_same_v<Model, sparse_model>) {
+      if constexpr (Model::config_routed()) {
         const auto logits = layer.ffn.routing.logits;
         r.router_logits.insert(r.router_logits.end(), logits.data, logits.data + logits.size());
       }
@@ -205,7 +208,7 @@ training_result run_training(pesc::cpu_backend& ctx, decoder<Model>& d, const fl
       r.embedding_gradient = embedding_gradient(ctx, d, batch, dx, r.logits, as_const(state.hidden), scale);
   });
   for (const float loss : losses) r.loss += static_cast<double>(loss * scale);
-  r.aux_loss = pool.balance_loss({.kind = pesc::balance_kind::camelidae_constant});
+  r.aux_loss = pool.values(ctx, {.kind = pesc::balance_kind::camelidae_constant}).balance;
   collect_gradients(d, r);
   return r;
 }
@@ -219,7 +222,7 @@ struct continuation {
   std::vector<float> logits;
 
   template <class Model>
-  continuation(pesc::cpu_backend& ctx, const decoder<Model>& d, const std::vector<std::int64_t>& prompt,
+  continuation(typename Model::X& ctx, const decoder<Model>& d, const std::vector<std::int64_t>& prompt,
                index_t total, const std::vector<std::int64_t>& forced) {
     const pesc::llama_shape& s = d.model.shape();
     pesc::kv_cache cache(s, total);
@@ -238,7 +241,7 @@ struct continuation {
   }
 
   template <class Model>
-  void step(pesc::cpu_backend& ctx, const decoder<Model>& d, pesc::kv_cache& cache, std::size_t first) {
+  void step(typename Model::X& ctx, const decoder<Model>& d, pesc::kv_cache<>& cache, std::size_t first) {
     std::vector<std::int32_t> tokens, positions;
     for (std::size_t i = first; i < ids.size(); ++i) {
       PESC_EXPECTS(ids[i] >= 0 && ids[i] < d.model.shape().vocabulary, "token ", ids[i]);
@@ -247,7 +250,7 @@ struct continuation {
     }
     const index_t count = static_cast<index_t>(tokens.size());
     const std::vector<pesc::attention_span> span{{0, count, 0, cache.size()}};
-    const pesc::model_input batch{view(std::as_const(tokens)), view(std::as_const(positions)), view(span)};
+    const pesc::model_input<> batch{view(std::as_const(tokens)), view(std::as_const(positions)), view(span)};
     std::vector<float> out = zeros(count * d.model.shape().vocabulary);
     with_workspace([&](pesc::workspace<>& ws) {
       auto state = d.model.carve_state(ws, count, false);
@@ -284,7 +287,7 @@ void compare_gradients(const golden_case& c, outcome& out, const training_result
 }
 
 template <class Model>
-void compare_generation(const golden_case& c, outcome& out, pesc::cpu_backend& ctx, const decoder<Model>& d,
+void compare_generation(const golden_case& c, outcome& out, typename Model::X& ctx, const decoder<Model>& d,
                         const tolerances& t, const std::string& where) {
   const std::vector<std::int64_t> prompt = c.integers("gen.prompt");
   const std::vector<std::int64_t> expected = c.integers("expected.gen");
@@ -320,7 +323,8 @@ void run_model(const golden_case& c, outcome& out, const pesc::loaded_model<any_
     pesc::rope_frequencies(rope, loaded.weights.shape.head_dim, view(frequencies));
     out.near("inv_freq", frequencies, c.floats("expected.inv_freq"), 1e-6);
   }
-  for_each_isa([&](pesc::cpu_backend& ctx, const std::string& where) {
+  for_each_isa<typename Model::X>([&](typename Model::X& ctx, const std::string& isa) {
+    const std::string where = t.note + isa;
     const training_result r = run_training(ctx, d, batch);
     const std::vector<float> logits = real_rows(r.logits, batch.valid);
     t.check(out, "logits" + where, logits, real_rows(c.floats("expected.logits"), batch.valid),
@@ -359,8 +363,10 @@ void run_camelidae_model(const golden_case& c, outcome& out) {
   PESC_EXPECTS(loaded.sparse(), c.folder(), " is not a sparse model");
   // A reference that computes in bfloat16 rounds every tensor on its way.
   const bool low = c.text("dtype") != "float32";
-  const tolerances t = low ? tolerances{3e-2, 3e-2, 0.2, true} : tolerances{};
+  const tolerances t = low ? tolerances{3e-2, 3e-2, 0.2, "", true} : tolerances{};
   run_model<sparse_model>(c, out, loaded, loaded.weights.shape.hidden, t);
+  if (low)
+    run_model<rounding_model>(c, out, loaded, loaded.weights.shape.hidden, {3e-2, 3e-2, 6e-2, " rounding"});
 }
 
 }  // namespace golden

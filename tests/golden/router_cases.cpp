@@ -211,11 +211,12 @@ noisy_result run_noisy(pesc::cpu_backend& ctx, const golden_case& c, router_inpu
     auto state = noisy_router::state<pesc::host_space>::carve(router, ws, in.shape, in.tokens);
     state.given = view(noise, in.tokens, experts);
     route_forward(ctx, router, in.x_view(), p, state, run, ws);
-    const double loss = noisy_balance(ctx, router, state, {}, run, ws);
+    double terms[2] = {};
+    noisy_balance(ctx, router, state, {}, run, pesc::vector_view<double>{terms, 2}, ws);
     route_backward(ctx, router, in.x_view(), p, state, view(dgates), balance,
                    view(r.dx, in.tokens, in.hidden), gradient, run, ws);
     if (ws.counting()) return;
-    r.loss = loss;
+    r.loss = terms[0] + terms[1];
     r.gates.assign(state.gate.begin(), state.gate.end());
     r.experts.assign(state.expert.begin(), state.expert.end());
     r.importance.assign(state.importance.begin(), state.importance.end());
@@ -267,20 +268,20 @@ void compare_switch_losses(const golden_case& c, outcome& out, pesc::cpu_backend
     const auto rows = logits.row_range(b * length, length);
     const pesc::vector_view<const std::int32_t> chosen(expert.data() + b * length, length);
     with_workspace([&](pesc::workspace<>& ws) {
-      if (!ws.counting()) pool.clear();
+      if (!ws.counting()) pool.clear(ctx);
       balance_accumulate(ctx, rows, view(std::as_const(token)), chosen, {}, pool.sums(), ws);
     });
     const float share = 1.0f / static_cast<float>(batch);
     const pesc::balance_options options{.coefficient = share, .z_coefficient = share};
-    aux += pool.balance_loss(options) / static_cast<double>(batch);
-    z += pool.z_loss() / static_cast<double>(batch);
-    const pesc::balance_gradient<> g = pool.gradient(options);
+    aux += pool.values(ctx, options).balance / static_cast<double>(batch);
+    z += pool.values(ctx, {}).z / static_cast<double>(batch);
+    const pesc::balance_gradient<> g = pool.gradient(ctx, options);
     terms = std::fmax(terms, balance_terms(g));
     const auto part = [&](std::vector<float>& d) {
       return view(d, batch * length, experts).row_range(b * length, length);
     };
-    balance_backward(ctx, rows, {}, g.fractions, g.scale, 0.0f, part(daux));
-    balance_backward(ctx, rows, {}, g.fractions, 0.0f, g.z_scale, part(dz));
+    balance_backward(ctx, rows, {}, g.fractions, g.scale, 0.0f, part(daux), g.rows);
+    balance_backward(ctx, rows, {}, g.fractions, 0.0f, g.z_scale, part(dz), g.rows);
   }
   out.near("aux_loss" + where, std::vector<double>{aux}, c.floats("expected.aux_loss"), 1e-6);
   out.near("grad_aux.logits" + where, daux, c.floats("expected.grad_aux.logits"), 1e-6, terms);

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "pesc/gpu/copy.cuh"
+#include "pesc/gpu/transfer.cuh"
 
 namespace support {
 

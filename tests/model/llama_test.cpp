@@ -36,7 +36,7 @@ struct tokens {
   std::vector<pesc::attention_span> spans{{0, 7, 0, 0}, {7, 11, 7, 0}, {11, 12, 11, 0}, {12, 13, 12, 0}};
 
   [[nodiscard]] index_t size() const { return static_cast<index_t>(ids.size()); }
-  [[nodiscard]] pesc::model_input input() const {
+  [[nodiscard]] pesc::model_input<> input() const {
     return {{ids.data(), size()},
             {positions.data(), size()},
             {spans.data(), static_cast<index_t>(spans.size())},
@@ -100,13 +100,13 @@ void compare(X& ctx, const pesc::model_weights<pesc::any_format>& weights, doubl
   CHECK(sum / targets == doctest::Approx(s.task.loss).epsilon(tolerance));
   pesc::balance_options balance;
   balance.z_coefficient = 0.001f;
-  if (routed) CHECK(pool.balance_loss(balance) == doctest::Approx(s.balance.loss).epsilon(tolerance));
-  if (routed) CHECK(pool.z_loss() == doctest::Approx(s.z.loss).epsilon(tolerance));
+  if (routed) CHECK(pool.values(ctx, balance).balance == doctest::Approx(s.balance.loss).epsilon(tolerance));
+  if (routed) CHECK(pool.values(ctx, balance).z == doctest::Approx(s.z.loss).epsilon(tolerance));
 
   pesc::buffer<float> gradient_arena(arena.size());
   const auto gradient = model.views_over(gradient_arena.view());
   model.backward(ctx, t.input(), state, pesc::as_const(dhidden), gradient,
-                 pool.gradient(balance, t.input().valid), run, dx, ws);
+                 pool.gradient(ctx, balance, t.input().valid), run, dx, ws);
   const auto g = reference::model_backward(expected, s, batch, loss_options);
   CHECK(support::near(dx, g.dx0, tolerance));
   for (index_t l = 0; l < weights.shape.layers; ++l) {

@@ -27,12 +27,12 @@ constexpr pesc::moe_options all_options{
 /// One training step with everything that a step may do.
 template <class Layer>
 void step(backend& ctx, const Layer& layer, support::layer_run<Layer>& io, typename Layer::buffers& buffers,
-          pesc::balance_pool& pool, pesc::owned_parameters<typename Layer::config>& m,
+          pesc::balance_pool<>& pool, pesc::owned_parameters<typename Layer::config>& m,
           pesc::owned_parameters<typename Layer::config>& v, pesc::vector_view<float> parameters) {
   io.forward(ctx, layer, buffers, {.training = true, .seed = 3});
-  pool.clear();
+  pool.clear(ctx);
   layer.pool_balance(ctx, pool, buffers);
-  io.backward(ctx, layer, buffers, pool.gradient({.coefficient = 0.01f, .z_coefficient = 0.001f}));
+  io.backward(ctx, layer, buffers, pool.gradient(ctx, {.coefficient = 0.01f, .z_coefficient = 0.001f}));
   const double norm = std::sqrt(squared_norm(ctx, std::as_const(io.gradients).arena()));
   adamw_step(ctx, parameters, std::as_const(io.gradients).arena(), m.arena(), v.arena(),
              pesc::adamw_step_coefficients({}, 1e-3, 1, pesc::clip_factor(norm, 1.0)));

@@ -18,30 +18,30 @@ std::vector<float> four_rows{1, 2, 0.5f, -1, 0, 0, 0, 0, 3, -1, 2, 2.5f, -0.5f, 
 std::vector<std::int32_t> four_choices{1, 0, 0, 1, 0, 3, 1, 2};
 std::vector<std::int32_t> four_tokens{0, 0, 1, 1, 2, 2, 3, 3};
 
-void accumulate(pesc::balance_pool& pool, pesc::matrix_view<const float> logits,
+support::plain_context ctx;
+
+void accumulate(pesc::balance_pool<>& pool, pesc::matrix_view<const float> logits,
                 const std::vector<std::int32_t>& token, const std::vector<std::int32_t>& expert,
                 const std::vector<std::uint8_t>& valid = {}) {
-  support::plain_context ctx;
   support::run_stage([&](pesc::workspace<>& ws) {
     balance_accumulate(ctx, logits, std::span(token), std::span(expert), std::span(valid), pool.sums(), ws);
   });
 }
 
-pesc::balance_pool four_row_pool(const std::vector<std::uint8_t>& valid = {}) {
+pesc::balance_pool<> four_row_pool(const std::vector<std::uint8_t>& valid = {}) {
   pesc::balance_pool pool(4, 2);
   accumulate(pool, {four_rows.data(), 4, 4}, four_tokens, four_choices, valid);
   return pool;
 }
 
 /// What the gradient of a pool adds to the logits' gradient.
-std::vector<float> dlogits_of(pesc::balance_pool& pool, const pesc::balance_options& options,
+std::vector<float> dlogits_of(pesc::balance_pool<>& pool, const pesc::balance_options& options,
                               const std::vector<std::uint8_t>& valid = {}) {
-  support::plain_context ctx;
   std::vector<float> out(16, 0.0f);
-  const auto g = pool.gradient(options, std::span(valid));
+  const auto g = pool.gradient(ctx, options, std::span(valid));
   if (g.active())
     balance_backward(ctx, pesc::matrix_view<const float>(four_rows.data(), 4, 4), g.valid, g.fractions,
-                     g.scale, g.z_scale, pesc::matrix_view<float>(out.data(), 4, 4));
+                     g.scale, g.z_scale, pesc::matrix_view<float>(out.data(), 4, 4), g.rows);
   return out;
 }
 
@@ -50,12 +50,14 @@ std::vector<float> dlogits_of(pesc::balance_pool& pool, const pesc::balance_opti
 TEST_SUITE("moe/balance") {
   TEST_CASE("the losses of the four rows are the known ones") {
     auto pool = four_row_pool();
-    CHECK(std::vector<double>(pool.counts().begin(), pool.counts().end()) == std::vector<double>{3, 3, 1, 1});
-    CHECK(pool.balance_loss({}) == doctest::Approx(2.187946707630509).epsilon(1e-6));
-    CHECK(pool.balance_loss({.per_slot = true}) == doctest::Approx(1.093973353815).epsilon(1e-6));
-    CHECK(pool.balance_loss({.kind = balance_kind::none}) == 0.0);
-    CHECK(pool.z_loss() == doctest::Approx(6.716411246776808).epsilon(1e-6));
-    CHECK(four_row_pool({1, 1, 1, 0}).balance_loss({}) == doctest::Approx(2.333385439459303).epsilon(1e-6));
+    const auto counts = pool.values(ctx, {}).counts;
+    CHECK(std::vector<double>(counts.begin(), counts.end()) == std::vector<double>{3, 3, 1, 1});
+    CHECK(pool.values(ctx, {}).balance == doctest::Approx(2.187946707630509).epsilon(1e-6));
+    CHECK(pool.values(ctx, {.per_slot = true}).balance == doctest::Approx(1.093973353815).epsilon(1e-6));
+    CHECK(pool.values(ctx, {.kind = balance_kind::none}).balance == 0.0);
+    CHECK(pool.values(ctx, {}).z == doctest::Approx(6.716411246776808).epsilon(1e-6));
+    CHECK(four_row_pool({1, 1, 1, 0}).values(ctx, {}).balance ==
+          doctest::Approx(2.333385439459303).epsilon(1e-6));
   }
 
   TEST_CASE("the gradients of the four rows are the known ones") {
@@ -81,12 +83,12 @@ TEST_SUITE("moe/balance") {
       "the constant of the published code is experts over top-k for any routing, and its gradient is zero") {
     auto pool = four_row_pool();
     const pesc::balance_options constant{.kind = balance_kind::camelidae_constant, .coefficient = 1};
-    CHECK(pool.balance_loss(constant) == 2.0);
+    CHECK(pool.values(ctx, constant).balance == 2.0);
     CHECK(dlogits_of(pool, constant) == std::vector<float>(16, 0.0f));
     pesc::balance_pool other(8, 2);
     const std::vector<float> logits = support::normal_floats(24, 1);
     accumulate(other, {logits.data(), 3, 8}, {0, 0, 1, 1, 2, 2}, {7, 7, 7, 7, 7, 7});
-    CHECK(other.balance_loss(constant) == 4.0);
+    CHECK(other.values(ctx, constant).balance == 4.0);
   }
 
   TEST_CASE("rows that do not count have no part in the sums and no gradient") {
@@ -95,8 +97,8 @@ TEST_SUITE("moe/balance") {
     pesc::balance_pool two(4, 2);
     const std::vector<float> rows{1, 2, 0.5f, -1, 3, -1, 2, 2.5f};
     accumulate(two, {rows.data(), 2, 4}, {0, 0, 1, 1}, {1, 0, 0, 3});
-    CHECK(pool.balance_loss({}) == doctest::Approx(two.balance_loss({})).epsilon(1e-12));
-    CHECK(pool.z_loss() == doctest::Approx(two.z_loss()).epsilon(1e-12));
+    CHECK(pool.values(ctx, {}).balance == doctest::Approx(two.values(ctx, {}).balance).epsilon(1e-12));
+    CHECK(pool.values(ctx, {}).z == doctest::Approx(two.values(ctx, {}).z).epsilon(1e-12));
     const auto gradient = dlogits_of(pool, {.coefficient = 1, .z_coefficient = 1}, valid);
     for (std::size_t i = 0; i < 16; ++i) CHECK((gradient[i] != 0.0f) == (valid[i / 4] != 0));
   }
@@ -116,36 +118,37 @@ TEST_SUITE("moe/balance") {
     all_choices.insert(all_choices.end(), choices.begin(), choices.end());
     pesc::balance_pool once(4, 2);
     accumulate(once, {stacked.data(), 8, 4}, {0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}, all_choices);
-    CHECK(both.balance_loss({}) == doctest::Approx(once.balance_loss({})).epsilon(1e-12));
-    CHECK(both.balance_loss({}) !=
-          doctest::Approx((one.balance_loss({}) + other.balance_loss({})) / 2).epsilon(1e-3));
-    CHECK(both.z_loss() == doctest::Approx((one.z_loss() + other.z_loss()) / 2).epsilon(1e-9));
+    CHECK(both.values(ctx, {}).balance == doctest::Approx(once.values(ctx, {}).balance).epsilon(1e-12));
+    CHECK(both.values(ctx, {}).balance !=
+          doctest::Approx((one.values(ctx, {}).balance + other.values(ctx, {}).balance) / 2).epsilon(1e-3));
+    CHECK(both.values(ctx, {}).z ==
+          doctest::Approx((one.values(ctx, {}).z + other.values(ctx, {}).z) / 2).epsilon(1e-9));
 
-    both.clear();
-    CHECK(both.balance_loss({}) == 0.0);
+    both.clear(ctx);
+    CHECK(both.values(ctx, {}).balance == 0.0);
     accumulate(both, {four_rows.data(), 4, 4}, four_tokens, four_choices);
-    CHECK(both.balance_loss({}) == one.balance_loss({}));
+    CHECK(both.values(ctx, {}).balance == one.values(ctx, {}).balance);
   }
 
   TEST_CASE("a balanced router has the loss k, and one that sends all to one expert the loss E") {
     const std::vector<float> even(16, 0.0f);
     pesc::balance_pool balanced(4, 2);
     accumulate(balanced, {even.data(), 4, 4}, four_tokens, {0, 1, 2, 3, 0, 1, 2, 3});
-    CHECK(balanced.balance_loss({}) == doctest::Approx(2.0));
+    CHECK(balanced.values(ctx, {}).balance == doctest::Approx(2.0));
     const std::vector<float> sure{50, 0, 0, 0, 50, 0, 0, 0};
     pesc::balance_pool collapsed(4, 1);
     accumulate(collapsed, {sure.data(), 2, 4}, {0, 1}, {0, 0});
-    CHECK(collapsed.balance_loss({}) == doctest::Approx(4.0));
+    CHECK(collapsed.values(ctx, {}).balance == doctest::Approx(4.0));
   }
 
   TEST_CASE("without rows, losses and gradient are zero") {
     pesc::balance_pool pool(4, 2);
-    CHECK(pool.balance_loss({}) == 0.0);
-    CHECK(pool.z_loss() == 0.0);
-    CHECK_FALSE(pool.gradient({.coefficient = 1, .z_coefficient = 1}).active());
+    CHECK(pool.values(ctx, {}).balance == 0.0);
+    CHECK(pool.values(ctx, {}).z == 0.0);
+    CHECK(dlogits_of(pool, {.coefficient = 1, .z_coefficient = 1}) == std::vector<float>(16, 0.0f));
     auto masked = four_row_pool({0, 0, 0, 0});
-    CHECK(masked.balance_loss({}) == 0.0);
-    CHECK_FALSE(masked.gradient({.coefficient = 1}).active());
-    CHECK(pesc::balance_pool{}.balance_loss({}) == 0.0);
+    CHECK(masked.values(ctx, {}).balance == 0.0);
+    CHECK(dlogits_of(masked, {.coefficient = 1}) == std::vector<float>(16, 0.0f));
+    CHECK(pesc::balance_pool<>{}.values(ctx, {}).balance == 0.0);
   }
 }

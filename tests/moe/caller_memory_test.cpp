@@ -283,7 +283,7 @@ TEST_SUITE("moe/caller_memory") {
     auto gate = file(weights.view().gate);
     auto up = file(weights.view().up);
     auto down = file(weights.view().down);
-    const layer_of<float, Format> layer(shape, {gate.view(), up.view(), down.view()});
+    const layer_of<float, Format> layer(ctx, shape, {ctx, gate.view(), up.view(), down.view()});
     for (auto* part : {&gate, &up, &down}) std::fill(part->codes.begin(), part->codes.end(), std::uint8_t{0});
     CHECK(support::same_bits(output_of(layer), expected));
   }
@@ -294,7 +294,7 @@ TEST_SUITE("moe/caller_memory") {
     const dense_weights weights;
     const layer_of<float> owning(ctx, shape, weights.view(), {}, 5);
 
-    const pesc::frozen_ffn<config::weight> frozen(config::weight::info(), weights.view());
+    const pesc::frozen_ffn<config::weight> frozen(ctx, config::weight::info(), weights.view());
     const pesc::moe_shape full = pesc::complete<config>(shape);
     std::vector<float> arena(static_cast<std::size_t>(pesc::moe_trainables<config>::size(full)) + 1, -7.0f);
     pesc::parameter_arena<> parts(arena.data(), static_cast<index_t>(arena.size()) - 1);

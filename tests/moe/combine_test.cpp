@@ -35,7 +35,7 @@ struct fixture {
     routing.token = {token.data(), 10};
     routing.expert = {expert.data(), 10};
     routing.gate = gate.list();
-    pesc::dispatch(ctx, routing, groups);
+    support::run_stage([&](pesc::workspace<>& ws) { pesc::dispatch(ctx, routing, groups, ws); });
   }
 
   [[nodiscard]] bool kept(index_t slot) const { return groups.slot_of[slot] >= 0; }

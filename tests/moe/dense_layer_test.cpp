@@ -24,7 +24,7 @@ struct fixture {
   backend ctx;
   numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3},
       down{hidden, intermediate, 3, 0.3};
-  pesc::frozen_ffn<config::weight> frozen{config::weight::info(),
+  pesc::frozen_ffn<config::weight> frozen{ctx, config::weight::info(),
                                           pesc::dense_ffn<float>{gate.view(), up.view(), down.view()}};
   pesc::moe_shape shape{.hidden = hidden, .intermediate = intermediate, .lora_rank = 3};
   pesc::buffer<float> memory{4096}, gradient_memory{4096};

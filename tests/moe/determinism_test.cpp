@@ -40,9 +40,9 @@ std::vector<float> train(pesc::cpu::isa level, int threads, index_t tokens, cons
   for (std::uint32_t step = 0; step < 3; ++step) {
     fill(ctx, io.gradients.arena(), 0.0f);
     io.forward(ctx, layer, buffers, {.training = true, .seed = 3, .step = step});
-    pool.clear();
+    pool.clear(ctx);
     layer.pool_balance(ctx, pool, buffers);
-    io.backward(ctx, layer, buffers, pool.gradient({.coefficient = 0.01f, .z_coefficient = 0.001f}));
+    io.backward(ctx, layer, buffers, pool.gradient(ctx, {.coefficient = 0.01f, .z_coefficient = 0.001f}));
     const double norm = std::sqrt(squared_norm(ctx, std::as_const(io.gradients).arena()));
     adamw_step(
         ctx, parameters.arena(), std::as_const(io.gradients).arena(), m.arena(), v.arena(),

@@ -26,7 +26,7 @@ grouped group(index_t tokens, index_t experts, list token, list expert) {
   pesc::routing_state<> routing;
   routing.token = {token.data(), slots};
   routing.expert = {expert.data(), slots};
-  pesc::dispatch(ctx, routing, groups);
+  support::run_stage([&](pesc::workspace<>& ws) { pesc::dispatch(ctx, routing, groups, ws); });
   const auto copy = [](auto view) { return list(view.begin(), view.end()); };
   return {token,
           expert,

@@ -55,7 +55,7 @@ struct fixture {
     pesc::routing_state<> routing;
     routing.token = {token.data(), 2 * tokens};
     routing.expert = {expert.data(), 2 * tokens};
-    pesc::dispatch(ctx, routing, groups);
+    support::run_stage([&](pesc::workspace<>& ws) { pesc::dispatch(ctx, routing, groups, ws); });
   }
 
   [[nodiscard]] parameters weights() {

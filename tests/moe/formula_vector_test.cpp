@@ -100,14 +100,15 @@ void check_vector(pesc::cpu::isa level) {
   pesc::balance_pool pool(4, 2);
   layer.pool_balance(ctx, pool, buffers);
   const pesc::balance_options losses{.coefficient = 0.01f, .z_coefficient = 0.001f};
-  CHECK(pool.balance_loss(losses) == doctest::Approx(2.097873796588).epsilon(tolerance));
-  CHECK(pool.z_loss() == doctest::Approx(2.026613457451).epsilon(tolerance));
-  CHECK(pool.balance_loss({.per_slot = true}) == doctest::Approx(2.097873796588 / 2).epsilon(tolerance));
-  CHECK(pool.balance_loss({.kind = pesc::balance_kind::camelidae_constant}) == 2.0);
+  CHECK(pool.values(ctx, losses).balance == doctest::Approx(2.097873796588).epsilon(tolerance));
+  CHECK(pool.values(ctx, {}).z == doctest::Approx(2.026613457451).epsilon(tolerance));
+  CHECK(pool.values(ctx, {.per_slot = true}).balance ==
+        doctest::Approx(2.097873796588 / 2).epsilon(tolerance));
+  CHECK(pool.values(ctx, {.kind = pesc::balance_kind::camelidae_constant}).balance == 2.0);
 
   auto gradients = layer.make_gradients();
   layer.backward(ctx, {target.data(), tokens, 4}, {dx.data(), tokens, 4}, gradients, buffers,
-                 pool.gradient(losses));
+                 pool.gradient(ctx, losses));
   const auto& g = gradients.views();
   CHECK(support::near(
       dx,

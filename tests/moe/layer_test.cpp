@@ -63,11 +63,11 @@ void compare(pesc::cpu::isa level, const case_sizes& z, const pesc::format_info&
                        pool.sums(), ws);
     pesc::balance_options balance_options;
     balance_options.z_coefficient = 0.001f;
-    gradient_of_balance = pool.gradient(balance_options);
+    gradient_of_balance = pool.gradient(ctx, balance_options);
     const auto pooled = reference::balance_loss({state.routed});
     const auto z_loss = reference::z_loss({state.routed});
-    CHECK(pool.balance_loss(balance_options) == doctest::Approx(pooled.loss).epsilon(1e-5));
-    CHECK(pool.z_loss() == doctest::Approx(z_loss.loss).epsilon(1e-5));
+    CHECK(pool.values(ctx, balance_options).balance == doctest::Approx(pooled.loss).epsilon(1e-5));
+    CHECK(pool.values(ctx, {}).z == doctest::Approx(z_loss.loss).epsilon(1e-5));
     auxiliary.logits = reference::scaled(pooled.dlogits[0], 0.01);
     reference::add_to(auxiliary.logits, z_loss.dlogits[0], 0.001);
   }

@@ -32,7 +32,8 @@ struct fixture {
   numbers gate{intermediate, hidden, 1, 0.3}, up{intermediate, hidden, 2, 0.3},
       down{hidden, intermediate, 3, 0.3};
   numbers gate_bias{1, intermediate, 4}, up_bias{1, intermediate, 5}, down_bias{1, hidden, 6};
-  pesc::frozen_ffn<format> owned{format::info(), pesc::dense_ffn<float>{gate.view(), up.view(), down.view()}};
+  pesc::frozen_ffn<format> owned{ctx, format::info(),
+                                 pesc::dense_ffn<float>{gate.view(), up.view(), down.view()}};
   frozen_type frozen = owned.view<frozen_type>();
   pesc::buffer<float> memory{2048}, gradient_memory{2048};
   parameters p = carve(memory), g = carve(gradient_memory);

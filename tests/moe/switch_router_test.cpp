@@ -89,12 +89,12 @@ void compare(pesc::cpu::isa level, index_t tokens) {
   const pesc::balance_options options{.coefficient = 0.1f, .z_coefficient = 0.01f};
   const auto balance = reference::balance_loss({state.routed});
   const auto z = reference::z_loss({state.routed});
-  CHECK(pool.balance_loss(options) == doctest::Approx(balance.loss).epsilon(1e-5));
+  CHECK(pool.values(f.ctx, options).balance == doctest::Approx(balance.loss).epsilon(1e-5));
   reference::logit_gradients auxiliary{reference::scaled(balance.dlogits[0], 0.1), {}};
   reference::add_to(auxiliary.logits, z.dlogits[0], 0.01);
 
   auto gradients = f.layer.make_gradients();
-  f.layer.backward(f.ctx, f.rows(f.dy), f.rows(f.dx), gradients, f.buffers, pool.gradient(options));
+  f.layer.backward(f.ctx, f.rows(f.dy), f.rows(f.dx), gradients, f.buffers, pool.gradient(f.ctx, options));
   const auto g = reference::layer_backward(expected, state, support::to_reference(f.rows(f.dy)), auxiliary);
   CHECK(support::near(f.rows(f.dx), g.dx, 1e-5));
   CHECK(support::near(gradients.views().router.weight, g.router.weight, 1e-5));

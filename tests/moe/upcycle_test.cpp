@@ -86,18 +86,20 @@ TEST_SUITE("moe/upcycle") {
   }
 
   TEST_CASE("a weight that is not finite is refused with its position") {
+    backend ctx;
     dense_weights weights;
     weights.up(2, 5) = std::numeric_limits<float>::quiet_NaN();
     using format = pesc::nf4<64>;
     CHECK(support::message_of<pesc::numeric_error>([&] {
-            static_cast<void>(pesc::frozen_ffn<format>(format::info(), weights.view()));
+            static_cast<void>(pesc::frozen_ffn<format>(ctx, format::info(), weights.view()));
           }) == "weight 45 is not finite and cannot be quantised to nf4");
   }
 
   TEST_CASE("the frozen bytes are those of the three packed weights") {
+    backend ctx;
     const dense_weights weights;
     using format = pesc::nf4<64>;
-    const pesc::frozen_ffn<format> frozen(format::info(), weights.view());
+    const pesc::frozen_ffn<format> frozen(ctx, format::info(), weights.view());
     // 33 x 20 and 20 x 33 each fill one cell of 64 x 64 codes; rows that straddle blocks hold two scales.
     CHECK(frozen.bytes() == 3 * (64 * 64 / 2 + 2 * 64 * 4));
     CHECK(pesc::frozen_ffn<format>{}.bytes() == 0);

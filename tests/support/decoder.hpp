@@ -51,7 +51,8 @@ struct decoder {
     std::vector<std::int32_t> positions(ids.size());
     std::iota(positions.begin(), positions.end(), 0);
     const std::vector<pesc::attention_span> spans{{0, tokens, 0, 0}};
-    const pesc::model_input batch{std::span{ids}, std::span<const std::int32_t>{positions}, std::span{spans}};
+    const pesc::model_input<> batch{std::span{ids}, std::span<const std::int32_t>{positions},
+                                    std::span{spans}};
     std::vector<float> out(ids.size() * static_cast<std::size_t>(model.shape().vocabulary));
     const auto run = [&](pesc::workspace<>& ws) {
       auto state = model.carve_state(ws, tokens, false);

@@ -33,7 +33,7 @@ struct scratch_folder {
   }
 };
 
-const std::vector<pesc::index_t> load{3, 0, 5, 1, 4, 3};
+const std::vector<std::int32_t> load{3, 0, 5, 1, 4, 3};
 
 pesc::step_record example(pesc::index_t step) {
   pesc::step_record record;

@@ -80,4 +80,8 @@ class buffer {
   [[no_unique_address]] Resource resource_{};
 };
 
+/// \brief The memory that a backend's context `X` allocates from.
+template <class X>
+using resource_of = std::remove_cvref_t<decltype(std::declval<X&>().resource())>;
+
 }  // namespace pesc

@@ -168,16 +168,17 @@ void gate_totals(context<E, I>&, vector_view<const std::int32_t> expert, vector_
   }
 }
 
-/// \brief Squared coefficient of variation: unbiased variance over squared mean; 0 for one expert.
+/// \brief out[0] = squared coefficient of variation: unbiased variance over squared mean; 0 for one expert.
 template <Executor E, IsaPolicy I>
-[[nodiscard]] double cv_squared(context<E, I>&, vector_view<const double> v) {
-  if (v.size <= 1) return 0.0;
+void cv_squared(context<E, I>&, vector_view<const double> v, vector_view<double> out) {
+  out[0] = 0.0;
+  if (v.size <= 1) return;
   const double n = static_cast<double>(v.size);
   double mean = 0.0;
   for (const double x : v) mean += x / n;
   double variance = 0.0;
   for (const double x : v) variance += (x - mean) * (x - mean) / (n - 1.0);
-  return variance / (mean * mean + 1e-10);
+  out[0] = variance / (mean * mean + 1e-10);
 }
 
 /// \brief dv = scale * gradient of `cv_squared`.

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "pesc/core/views.hpp"
+#include "pesc/core/workspace.hpp"
 #include "pesc/cpu/context.hpp"
 #include "pesc/cpu/elementwise.hpp"
 #include "pesc/moe/routing_types.hpp"
@@ -87,6 +88,12 @@ template <Executor E, IsaPolicy I>
   double sum = 0.0;
   for (const double part : parts) sum += part;
   return sum;
+}
+
+/// \brief out[0] = sum of squares, in double.
+template <Executor E, IsaPolicy I>
+void squared_norm(context<E, I>& ctx, vector_view<const float> x, vector_view<double> out, workspace<>& ws) {
+  if (!ws.counting()) out[0] = squared_norm(ctx, x);
 }
 
 /// \brief Whether no element is NaN or infinite.

@@ -92,7 +92,8 @@ inline void counting_sort(vector_view<const std::int32_t> keys, index_t buckets,
 /// grouped rows in `slots` and `token_of`, so that every entry there names a valid slot and token.
 template <Executor E, IsaPolicy I>
 void group_by_expert(context<E, I>&, vector_view<const std::int32_t> token,
-                     vector_view<const std::int32_t> expert, slot_groups<> groups) {
+                     vector_view<const std::int32_t> expert, slot_groups<> groups, workspace<>& ws) {
+  if (ws.counting()) return;
   PESC_ASSERT(token.size == expert.size && groups.slots.size >= expert.size);
   PESC_ASSERT(groups.expert_offsets.size == groups.experts + 1 &&
               groups.token_offsets.size == groups.tokens + 1);
@@ -199,12 +200,39 @@ void balance_accumulate(context<E, I>& ctx, matrix_view<const float> logits,
     if (expert[s] < experts && (valid.empty() || valid[token[s]] != 0)) sums.counts[expert[s]] += 1.0;
 }
 
+/// \brief load[e] += number of slots of expert e whose token counts; dropped slots count nowhere.
+///
+/// \param valid  [tokens], 0 for rows that do not count; empty: all rows count
+template <Executor E, IsaPolicy I>
+void expert_load(context<E, I>&, vector_view<const std::int32_t> token,
+                 vector_view<const std::int32_t> expert, vector_view<const std::uint8_t> valid,
+                 vector_view<std::int32_t> load) {
+  for (index_t s = 0; s < expert.size; ++s)
+    if (expert[s] < load.size && (valid.empty() || valid[token[s]] != 0)) ++load[expert[s]];
+}
+
+/// \brief fractions[e] = counts[e] / rows / divisor, 0 where no row was counted.
+template <Executor E, IsaPolicy I>
+void balance_fractions(context<E, I>&, const balance_sums<>& sums, double divisor,
+                       vector_view<float> fractions) {
+  const double rows = sums.totals[0];
+  for (index_t e = 0; e < fractions.size; ++e)
+    fractions[e] = rows > 0.0 ? static_cast<float>(sums.counts[e] / rows / divisor) : 0.0f;
+}
+
 /// \brief dlogits[t,e] += scale * p_e * (f_e - <f, p>) + z_scale * lse_t * p_e for the rows that count.
+///
+/// \param rows  [1] or empty: what both scales are divided by; nothing is added where it is 0
 template <Executor E, IsaPolicy I>
 void balance_backward(context<E, I>& ctx, matrix_view<const float> logits,
                       vector_view<const std::uint8_t> valid, vector_view<const float> f, float scale,
-                      float z_scale, matrix_view<float> dlogits) {
+                      float z_scale, matrix_view<float> dlogits, vector_view<const double> rows = {}) {
   PESC_ASSERT(f.size == logits.cols && dlogits.rows == logits.rows && dlogits.cols == logits.cols);
+  if (!rows.empty()) {
+    if (rows[0] <= 0.0) return;
+    scale = static_cast<float>(static_cast<double>(scale) / rows[0]);
+    z_scale = static_cast<float>(static_cast<double>(z_scale) / rows[0]);
+  }
   detail::for_rows(ctx, logits.rows, 8 * logits.cols, [&](index_t t) {
     if (!valid.empty() && valid[t] == 0) return;
     const detail::softmax_terms s = detail::softmax_of(logits.row(t), logits.cols);

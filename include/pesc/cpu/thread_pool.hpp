@@ -23,6 +23,8 @@ class thread_pool {
   explicit thread_pool(int threads = 0) {
     if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { work(worker); });
+    // Returns when every worker runs, so that what a starting thread allocates belongs to no call.
+    parallel_for(2, 1, [](index_t, index_t, int) {});
   }
 
   ~thread_pool() {

@@ -47,6 +47,9 @@ class context {
   [[nodiscard]] const device_limits& limits() const { return limits_; }
   [[nodiscard]] static device_resource resource() { return {}; }
 
+  /// \brief Counters by which the blocks of a kernel learn which of them comes last to a piece of work; zero between kernels.
+  [[nodiscard]] vector_view<unsigned, device_space> tickets() { return tickets_.view(); }
+
   /// \brief Waits for all work of the stream.
   /// \throws cuda_error when a kernel failed since
   void synchronize() { PESC_CUDA_TRY(cudaStreamSynchronize(stream_)); }
@@ -72,13 +75,14 @@ class context {
     out.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
     out.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
     if (out.compute_capability < 80)
-      pesc::detail::raise<cuda_error>(
-          pesc::detail::concat("device ", out.device, " has compute capability ", major, ".", minor,
-                               ", pesc needs 8.0 (Ampere) or newer"));
+      pesc::detail::raise<cuda_error>(pesc::detail::concat("device ", out.device, " has compute capability ",
+                                                           major, ".", minor,
+                                                           ", pesc needs 8.0 (Ampere) or newer"));
     return out;
   }
 
   device_limits limits_;
+  device_buffer<unsigned> tickets_{index_t{1} << 14};
   cudaStream_t stream_ = nullptr;
   bool owned_ = false;
   const step_values* values_ = nullptr;

@@ -20,11 +20,13 @@ struct device_resource {
       std::size_t free = 0;
       std::size_t total = 0;
       if (cudaMemGetInfo(&free, &total) != cudaSuccess) static_cast<void>(cudaGetLastError());
-      detail::raise<cuda_error>(detail::concat("device allocation of ", bytes, " bytes: ",
-                                               cudaGetErrorString(status), "; ", free, " of ", total,
-                                               " bytes are free"));
+      detail::raise<cuda_error>(detail::concat("device allocation of ", bytes,
+                                               " bytes: ", cudaGetErrorString(status), "; ", free, " of ",
+                                               total, " bytes are free"));
     }
-    const cudaError_t cleared = cudaMemset(data, 0, bytes);
+    // Waited for, because streams that do not block would not wait for it.
+    cudaError_t cleared = cudaMemset(data, 0, bytes);
+    if (cleared == cudaSuccess) cleared = cudaStreamSynchronize(nullptr);
     if (cleared != cudaSuccess) {
       cudaFree(data);
       gpu::detail::check(cleared, "cudaMemset of a new buffer");

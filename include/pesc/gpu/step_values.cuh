@@ -11,10 +11,10 @@ namespace pesc::gpu {
 /// Operations of a context that reads step values take these fields in place of their arguments, so that a captured graph
 /// can be replayed for other steps.
 struct step_values {
-  std::uint64_t seed = 0;       ///< of every random stream
-  std::uint32_t step = 0;       ///< micro-batch counter of every random stream
-  float loss_scale = 1.0f;      ///< of `cross_entropy`: 1 / target tokens
-  adamw_coefficients adamw{};   ///< learning rate and bias corrections included
+  std::uint64_t seed = 0;      ///< of every random stream
+  std::uint32_t step = 0;      ///< micro-batch counter of every random stream
+  float loss_scale = 1.0f;     ///< of `cross_entropy`: 1 / target tokens
+  adamw_coefficients adamw{};  ///< learning rate and bias corrections included
 };
 
 namespace detail {

@@ -83,8 +83,8 @@ struct attention_state {
 template <class Space = host_space>
 struct attention_places {
   vector_view<const std::int32_t, Space> positions;  ///< [tokens]
-  vector_view<const attention_span> spans;
-  vector_view<const float, Space> frequencies;  ///< [head_dim / 2]
+  vector_view<const attention_span, Space> spans;    ///< every token belongs to one
+  vector_view<const float, Space> frequencies;       ///< [head_dim / 2]
 };
 
 /// \brief Causal grouped-query attention with rotary embedding over frozen projections with LoRA.

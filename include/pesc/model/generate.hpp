@@ -14,6 +14,8 @@ template <class Model>
 class decoder {
  public:
   using X = typename Model::X;
+  using space = typename X::memory_space;
+  using resource = resource_of<X>;
 
   /// \brief Rows of a prompt that go through the model at one time.
   static constexpr index_t chunk = 128;
@@ -24,20 +26,22 @@ class decoder {
         model_{&model},
         cache_(model.shape(), capacity),
         logits_(model.shape().vocabulary),
-        positions_(chunk) {
+        host_logits_(model.shape().vocabulary),
+        positions_(chunk),
+        batch_(chunk) {
     PESC_EXPECTS(capacity >= 1, "sequence of at most ", capacity, " tokens: at least one is needed");
     index_t kept = 0;
     index_t scratch = 0;
     for (index_t tokens = 1; tokens <= chunk; ++tokens) {
-      workspace<> counting_state;
-      workspace<> counting_scratch;
+      workspace<space> counting_state;
+      workspace<space> counting_scratch;
       model.carve_state(counting_state, tokens, false, state_);
-      run(tokens, nullptr, counting_scratch);
+      run(Model::input::counting(tokens), nullptr, counting_scratch);
       kept = std::max(kept, counting_state.peak());
       scratch = std::max(scratch, counting_scratch.peak());
     }
-    kept_ = buffer<std::byte>(kept);
-    scratch_ = buffer<std::byte>(scratch);
+    kept_ = buffer<std::byte, resource>(kept);
+    scratch_ = buffer<std::byte, resource>(scratch);
   }
 
   [[nodiscard]] index_t size() const { return cache_.size(); }
@@ -58,33 +62,39 @@ class decoder {
                    model_->shape().vocabulary);
     for (std::size_t begin = 0; begin < ids.size(); begin += chunk) {
       const index_t tokens = std::min<index_t>(chunk, static_cast<index_t>(ids.size() - begin));
-      workspace<> kept(kept_.data(), kept_.size());
-      workspace<> scratch(scratch_.data(), scratch_.size());
+      workspace<space> kept(kept_.data(), kept_.size());
+      workspace<space> scratch(scratch_.data(), scratch_.size());
       model_->carve_state(kept, tokens, false, state_);
-      run(tokens, ids.data() + begin, scratch);
+      run(input_of(ids.data() + begin, tokens), &cache_, scratch);
     }
-    return logits_.view();
+    download(*ctx_, std::as_const(logits_).view(), host_logits_.view());
+    return std::as_const(host_logits_).view();
   }
 
  private:
-  void run(index_t tokens, const std::int32_t* ids, workspace<>& ws) {
+  [[nodiscard]] typename Model::input input_of(const std::int32_t* ids, index_t tokens) {
     const index_t past = cache_.size();
     const attention_span span{0, tokens, 0, past};
     for (index_t i = 0; i < tokens; ++i) positions_[i] = static_cast<std::int32_t>(past + i);
-    const model_input input{{ids, tokens}, {positions_.data(), tokens}, {&span, 1}};
-    model_->forward(*ctx_, input, state_, {}, ws.counting() ? nullptr : &cache_, nullptr, ws);
-    const auto last = as_const(state_.hidden.row_range(tokens - 1, 1));
+    return batch_.set(*ctx_, {{ids, tokens}, {positions_.data(), tokens}, {&span, 1}});
+  }
+
+  void run(const typename Model::input& input, typename Model::cache* seen, workspace<space>& ws) {
+    model_->forward(*ctx_, input, state_, {}, seen, nullptr, ws);
+    const auto last = as_const(state_.hidden.row_range(input.ids.size - 1, 1));
     model_->logits(*ctx_, last, {logits_.data(), 1, logits_.size()}, ws);
   }
 
   X* ctx_;
   const Model* model_;
-  kv_cache cache_;
-  buffer<float> logits_;
+  typename Model::cache cache_;
+  buffer<float, resource> logits_;
+  buffer<float> host_logits_;
   buffer<std::int32_t> positions_;
+  batch_memory<resource> batch_;
   typename Model::state state_;
-  buffer<std::byte> kept_;
-  buffer<std::byte> scratch_;
+  buffer<std::byte, resource> kept_;
+  buffer<std::byte, resource> scratch_;
 };
 
 /// \brief Continues `prompt`: calls `emit(id)` for each token until it returns false, a stop id comes, or `max_tokens`.

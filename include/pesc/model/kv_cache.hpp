@@ -7,8 +7,11 @@
 namespace pesc {
 
 /// \brief Keys and values of the tokens that one sequence has seen, for every layer.
+template <class Resource = host_resource>
 class kv_cache {
  public:
+  using space = typename Resource::memory_space;
+
   kv_cache() = default;
 
   /// \param capacity  most tokens of the sequence
@@ -25,10 +28,10 @@ class kv_cache {
   /// \brief Counts `tokens` more, once all layers have written their rows.
   void advance(index_t tokens) { size_ += tokens; }
 
-  [[nodiscard]] matrix_view<float> keys(index_t layer) {
+  [[nodiscard]] matrix_view<float, space> keys(index_t layer) {
     return {keys_.data() + layer * capacity_ * width_, capacity_, width_};
   }
-  [[nodiscard]] matrix_view<float> values(index_t layer) {
+  [[nodiscard]] matrix_view<float, space> values(index_t layer) {
     return {values_.data() + layer * capacity_ * width_, capacity_, width_};
   }
 
@@ -36,8 +39,8 @@ class kv_cache {
   index_t capacity_ = 0;
   index_t width_ = 0;
   index_t size_ = 0;
-  buffer<float> keys_;
-  buffer<float> values_;
+  buffer<float, Resource> keys_;
+  buffer<float, Resource> values_;
 };
 
 }  // namespace pesc

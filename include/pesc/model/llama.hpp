@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "pesc/model/batch_memory.hpp"
 #include "pesc/model/kv_cache.hpp"
 #include "pesc/model/weights.hpp"
 #include "pesc/moe/balance.hpp"
@@ -11,15 +12,6 @@
 #include "pesc/moe/layer.hpp"
 
 namespace pesc {
-
-/// \brief The tokens of one call, flat over all sequences.
-struct model_input {
-  vector_view<const std::int32_t> ids;        ///< [tokens]
-  vector_view<const std::int32_t> positions;  ///< [tokens], within their document
-  vector_view<const attention_span> spans;    ///< every token belongs to one
-  vector_view<const std::int32_t> targets{};  ///< [tokens], the id to predict or -1; needed for a loss
-  vector_view<const std::uint8_t> valid{};    ///< [tokens], 0: padding; empty: all count
-};
 
 /// \brief A Llama-type decoder; the feed-forward type decides whether it is dense or a mixture of experts.
 ///
@@ -32,6 +24,9 @@ class llama {
   using X = typename FeedForward::backend;
   using config = typename FeedForward::config;
   using space = typename X::memory_space;
+  using resource = resource_of<X>;
+  using input = model_input<space>;
+  using cache = kv_cache<resource>;
   using format = typename config::weight;
   using compute = typename config::compute;
 
@@ -67,29 +62,23 @@ class llama {
 
   /// \param arena  `parameter_count` floats, 64-byte aligned
   /// \throws shape_error when sizes do not fit together
-  llama(const model_weights<format>& weights, const moe_shape& ffn, const moe_options& options,
-        vector_view<float> arena)
-      : weights_{&weights},
-        ffn_shape_{complete_shape(ffn)},
-        options_{options},
-        frequencies_(weights.shape.head_dim / 2) {
-    weights.shape.check();
-    rope_frequencies(weights.shape.rope, weights.shape.head_dim, frequencies_.view());
-    parameter_arena<space> carver(arena.data, arena.size);
-    parameters_ = carve_parameters(carver, weights.shape, ffn_shape_);
-    for (index_t l = 0; l < weights.shape.layers; ++l) {
-      const auto& w = weights.layers[static_cast<std::size_t>(l)];
-      w.attention().check(weights.shape);
-      layers_.emplace_back(ffn_shape_, w.template ffn<typename FeedForward::frozen>(),
-                           parameters_[static_cast<std::size_t>(l)].ffn, options);
-    }
+  llama(X& ctx, const model_weights<format, resource>& weights, const moe_shape& ffn,
+        const moe_options& options, vector_view<float, space> arena)
+      : llama(weights, ffn, options, arena, buffer<float, resource>(weights.shape.head_dim / 2)) {
+    const buffer<float> host = frequencies_of(weights.shape);
+    upload(ctx, host.view(), frequencies_.view());
   }
+
+  /// \brief The same in host memory, where nothing has to be brought to a backend.
+  llama(const model_weights<format, resource>& weights, const moe_shape& ffn, const moe_options& options,
+        vector_view<float, space> arena) requires std::is_same_v<space, host_space>
+      : llama(weights, ffn, options, arena, frequencies_of(weights.shape)) {}
 
   [[nodiscard]] const llama_shape& shape() const { return weights_->shape; }
   [[nodiscard]] const moe_shape& ffn_shape() const { return ffn_shape_; }
   [[nodiscard]] const moe_options& options() const { return options_; }
   [[nodiscard]] const trainables& parameters() const { return parameters_; }
-  [[nodiscard]] const model_weights<format>& weights() const { return *weights_; }
+  [[nodiscard]] const model_weights<format, resource>& weights() const { return *weights_; }
 
   /// \brief Starting values: the model computes exactly what its frozen weights compute.
   void initialize(std::uint64_t seed) const {
@@ -160,12 +149,12 @@ class llama {
 
   /// \brief Hidden states after the final norm, in `s.hidden`.
   ///
-  /// \param cache  of one sequence: its rows are seen, and this call's keys and values are added; null: none
+  /// \param seen  of one sequence: its rows are seen, and this call's keys and values are added; null: none
   /// \param balance  sums that every routed layer adds to; null: none
   /// \param observe  called as `observe(layer index, layer state)` after each feed-forward layer
   template <class Observe>
-  void forward(X& ctx, const model_input& batch, state& s, const moe_run& run, kv_cache* cache,
-               balance_pool* balance, workspace<space>& ws, Observe&& observe) const {
+  void forward(X& ctx, const input& batch, state& s, const moe_run& run, cache* seen,
+               balance_pool<resource>* balance, workspace<space>& ws, Observe&& observe) const {
     const typename workspace<space>::scope scratch(ws);
     const llama_shape& sh = shape();
     const index_t tokens = batch.ids.size;
@@ -178,12 +167,12 @@ class llama {
       layer_run.layer = static_cast<std::uint16_t>(l);
       auto keys = k.attention.k;
       auto values = k.attention.v;
-      if (cache != nullptr) {
+      if (seen != nullptr) {
         // Keys and values go straight to the cache's rows behind those already seen.
-        keys = cache->keys(static_cast<index_t>(l));
-        values = cache->values(static_cast<index_t>(l));
-        k.attention.k = keys.row_range(cache->size(), tokens);
-        k.attention.v = values.row_range(cache->size(), tokens);
+        keys = seen->keys(static_cast<index_t>(l));
+        values = seen->values(static_cast<index_t>(l));
+        k.attention.k = keys.row_range(seen->size(), tokens);
+        k.attention.v = values.row_range(seen->size(), tokens);
       }
       if (!ws.counting()) {
         copy(ctx, as_const(s.x), k.x_in);
@@ -210,12 +199,12 @@ class llama {
         pool_balance(ctx, s.layers[0].ffn.routing, batch.valid, *balance, ws);
     if (ws.counting()) return;
     rms_norm(ctx, as_const(s.x), weights_->final_norm.view(), sh.rms_epsilon, s.hidden, s.inv_final);
-    if (cache != nullptr) cache->advance(tokens);
+    if (seen != nullptr) seen->advance(tokens);
   }
 
-  void forward(X& ctx, const model_input& batch, state& s, const moe_run& run, kv_cache* cache,
-               balance_pool* balance, workspace<space>& ws) const {
-    forward(ctx, batch, s, run, cache, balance, ws, [](index_t, const layer_state&) {});
+  void forward(X& ctx, const input& batch, state& s, const moe_run& run, cache* seen,
+               balance_pool<resource>* balance, workspace<space>& ws) const {
+    forward(ctx, batch, s, run, seen, balance, ws, [](index_t, const layer_state&) {});
   }
 
   /// \brief logits [rows, V] of hidden rows.
@@ -230,7 +219,7 @@ class llama {
   static constexpr index_t loss_rows = 512;
 
   /// \brief Loss of every row in `losses` (0 without a target); with `dhidden`, the gradient of scale · their sum.
-  void loss(X& ctx, const model_input& batch, const state& s, float scale, vector_view<float, space> losses,
+  void loss(X& ctx, const input& batch, const state& s, float scale, vector_view<float, space> losses,
             matrix_view<float, space> dhidden, workspace<space>& ws) const {
     const typename workspace<space>::scope scratch(ws);
     const index_t rows = std::min(loss_rows, batch.ids.size);
@@ -251,7 +240,7 @@ class llama {
   ///
   /// \param gradient  views over an arena of the parameters' layout
   /// \param dx  [T, H] receives the gradient of the embedded tokens; may alias `dhidden`'s memory
-  void backward(X& ctx, const model_input& batch, state& s, matrix_view<const float, space> dhidden,
+  void backward(X& ctx, const input& batch, state& s, matrix_view<const float, space> dhidden,
                 const trainables& gradient, const balance_gradient<space>& balance, const moe_run& run,
                 matrix_view<float, space> dx, workspace<space>& ws) const {
     const typename workspace<space>::scope scratch(ws);
@@ -295,6 +284,30 @@ class llama {
   }
 
  private:
+  llama(const model_weights<format, resource>& weights, const moe_shape& ffn, const moe_options& options,
+        vector_view<float, space> arena, buffer<float, resource> frequencies)
+      : weights_{&weights},
+        ffn_shape_{complete_shape(ffn)},
+        options_{options},
+        frequencies_{std::move(frequencies)} {
+    parameter_arena<space> carver(arena.data, arena.size);
+    parameters_ = carve_parameters(carver, weights.shape, ffn_shape_);
+    for (index_t l = 0; l < weights.shape.layers; ++l) {
+      const auto& w = weights.layers[static_cast<std::size_t>(l)];
+      w.attention().check(weights.shape);
+      layers_.emplace_back(ffn_shape_, w.template ffn<typename FeedForward::frozen>(),
+                           parameters_[static_cast<std::size_t>(l)].ffn, options);
+    }
+  }
+
+  /// Checks the shape too, before anything is made from it.
+  static buffer<float> frequencies_of(const llama_shape& shape) {
+    shape.check();
+    buffer<float> out(shape.head_dim / 2);
+    rope_frequencies(shape.rope, shape.head_dim, out.view());
+    return out;
+  }
+
   static moe_shape complete_shape(const moe_shape& ffn) {
     if constexpr (FeedForward::routed)
       return complete<config>(ffn);
@@ -302,21 +315,21 @@ class llama {
       return ffn;
   }
 
-  [[nodiscard]] attention_places<space> places(const model_input& batch) const {
+  [[nodiscard]] attention_places<space> places(const input& batch) const {
     return {batch.positions, batch.spans, frequencies_.view()};
   }
 
   template <class Routing>
-  static void pool_balance(X& ctx, const Routing& routing, vector_view<const std::uint8_t> valid,
-                           balance_pool& balance, workspace<space>& ws) {
+  static void pool_balance(X& ctx, const Routing& routing, vector_view<const std::uint8_t, space> valid,
+                           balance_pool<resource>& balance, workspace<space>& ws) {
     balance_accumulate(ctx, as_const(routing.logits), as_const(routing.token), routing.chosen(), valid,
                        balance.sums(), ws);
   }
 
-  const model_weights<format>* weights_;
+  const model_weights<format, resource>* weights_;
   moe_shape ffn_shape_;
   moe_options options_;
-  buffer<float> frequencies_;
+  buffer<float, resource> frequencies_;
   trainables parameters_;
   std::vector<FeedForward> layers_;
 };

@@ -9,23 +9,24 @@
 namespace pesc {
 
 /// \brief Owns one frozen projection: the packed weight and its optional bias.
-template <QuantFormat Format>
+template <QuantFormat Format, class Resource = host_resource>
 struct owned_linear {
-  quantized_matrix<Format, panels> weight;
-  buffer<float> bias;
+  using space = typename Resource::memory_space;
+  quantized_matrix<Format, kernel_layout<space>, Resource> weight;
+  buffer<float, Resource> bias;
 
-  [[nodiscard]] frozen_linear<Format> view() const { return {weight.view(), bias.view()}; }
+  [[nodiscard]] frozen_linear<Format, space> view() const { return {weight.view(), bias.view()}; }
   [[nodiscard]] index_t bytes() const { return weight.bytes() + 4 * bias.size(); }
 };
 
 /// \brief Owns the frozen tensors of one decoder layer.
-template <QuantFormat Format>
+template <QuantFormat Format, class Resource = host_resource>
 struct layer_weights {
-  buffer<float> input_norm, post_norm;  ///< [H]
-  owned_linear<Format> q, k, v, o;
-  owned_linear<Format> gate, up, down;
+  buffer<float, Resource> input_norm, post_norm;  ///< [H]
+  owned_linear<Format, Resource> q, k, v, o;
+  owned_linear<Format, Resource> gate, up, down;
 
-  [[nodiscard]] attention_frozen<Format> attention() const {
+  [[nodiscard]] attention_frozen<Format, typename Resource::memory_space> attention() const {
     return {q.view(), k.view(), v.view(), o.view()};
   }
 
@@ -49,19 +50,20 @@ struct layer_weights {
 };
 
 /// \brief Owns all frozen tensors of a model: embedding, norms and head in float, projections in `Format`.
-template <QuantFormat Format>
+template <QuantFormat Format, class Resource = host_resource>
 struct model_weights {
+  using space = typename Resource::memory_space;
   llama_shape shape;
   format_info format{};
-  buffer<float> embedding;   ///< [V, H]
-  buffer<float> final_norm;  ///< [H]
-  buffer<float> head;        ///< [V, H]; empty: tied to the embedding
-  std::vector<layer_weights<Format>> layers;
+  buffer<float, Resource> embedding;   ///< [V, H]
+  buffer<float, Resource> final_norm;  ///< [H]
+  buffer<float, Resource> head;        ///< [V, H]; empty: tied to the embedding
+  std::vector<layer_weights<Format, Resource>> layers;
 
-  [[nodiscard]] matrix_view<const float> embedding_view() const {
+  [[nodiscard]] matrix_view<const float, space> embedding_view() const {
     return {embedding.data(), shape.vocabulary, shape.hidden};
   }
-  [[nodiscard]] matrix_view<const float> head_view() const {
+  [[nodiscard]] matrix_view<const float, space> head_view() const {
     return {head.size() == 0 ? embedding.data() : head.data(), shape.vocabulary, shape.hidden};
   }
 
@@ -70,11 +72,34 @@ struct model_weights {
     index_t total = 4 * (embedding.size() + final_norm.size() + head.size());
     for (const auto& layer : layers) {
       total += 4 * (layer.input_norm.size() + layer.post_norm.size());
-      layer_weights<Format>::for_each_linear(
-          layer, [&](const char*, const owned_linear<Format>& l) { total += l.bytes(); });
+      layer_weights<Format, Resource>::for_each_linear(
+          layer, [&](const char*, const owned_linear<Format, Resource>& l) { total += l.bytes(); });
     }
     return total;
   }
 };
+
+/// \brief A copy of a model's frozen tensors in the memory of a backend, in the order of its kernels.
+///
+/// The weights stay as they are quantised; one projection at a time is held unpacked.
+template <class X, QuantFormat Format>
+[[nodiscard]] model_weights<Format, resource_of<X>> to_backend(X& ctx, const model_weights<Format>& from) {
+  using resource = resource_of<X>;
+  const auto copy_of = [&](const buffer<float>& source) {
+    buffer<float, resource> out(source.size());
+    upload(ctx, source.view(), out.view());
+    return out;
+  };
+  const auto linear_of = [&](const owned_linear<Format>& source) {
+    return owned_linear<Format, resource>{pack(ctx, unpack(source.weight).view()), copy_of(source.bias)};
+  };
+  model_weights<Format, resource> out{
+      from.shape, from.format, copy_of(from.embedding), copy_of(from.final_norm), copy_of(from.head), {}};
+  for (const layer_weights<Format>& l : from.layers)
+    out.layers.push_back({copy_of(l.input_norm), copy_of(l.post_norm), linear_of(l.q), linear_of(l.k),
+                          linear_of(l.v), linear_of(l.o), linear_of(l.gate), linear_of(l.up),
+                          linear_of(l.down)});
+  return out;
+}
 
 }  // namespace pesc

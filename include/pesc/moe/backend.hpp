@@ -28,8 +28,11 @@ struct backend_arguments {
   vector_view<const std::int32_t, space> indices;
   vector_view<std::int32_t, space> out_indices;
   vector_view<const std::uint8_t, space> flags;
-  vector_view<const attention_span> spans;
-  quantized_view<nf4<>, panels, space> weight;
+  vector_view<const attention_span, space> spans;
+  vector_view<double, space> doubles;
+  vector_view<const float> host_values;
+  vector_view<float> out_host_values;
+  quantized_view<nf4<>, kernel_layout<space>, space> weight;
   slot_groups<space> groups;
   balance_sums<space> sums;
   workspace<space>& ws;
@@ -43,6 +46,8 @@ concept InferenceBackend = requires(X& ctx, detail::backend_arguments<X> a) {
   typename X::memory_space;
   ctx.resource();
   ctx.synchronize();
+  upload(ctx, a.host_values, a.out_values);
+  download(ctx, a.values, a.out_host_values);
   fill(ctx, a.out, 0.0f);
   copy(ctx, a.in, a.out);
   matmul(ctx, a.in, a.in, a.out, {}, a.ws);
@@ -50,7 +55,7 @@ concept InferenceBackend = requires(X& ctx, detail::backend_arguments<X> a) {
   quantized_matmul(ctx, a.in, a.weight, a.out, {}, a.ws);
   top_k_softmax(ctx, a.in, 2, gate_options{}, a.out_indices, a.out_values);
   number_slots(ctx, 2, a.out_indices);
-  group_by_expert(ctx, a.indices, a.indices, a.groups);
+  group_by_expert(ctx, a.indices, a.indices, a.groups, a.ws);
   gather_rows(ctx, a.in, a.indices, a.out);
   combine_rows(ctx, a.in, a.in, a.values, a.groups, false, a.out);
   activate(ctx, gelu{}, a.in, a.out);
@@ -75,9 +80,12 @@ concept TrainingBackend = InferenceBackend<X> && requires(X& ctx, detail::backen
   dropout(ctx, a.in, 0.1f, random_stream{}, a.out);
   dropout_rows(ctx, a.in, a.indices, 0.1f, random_stream{}, a.out);
   balance_accumulate(ctx, a.in, a.indices, a.indices, a.flags, a.sums, a.ws);
-  balance_backward(ctx, a.in, a.flags, a.values, 1.0f, 1.0f, a.out);
-  squared_norm(ctx, a.values);
-  adamw_step(ctx, a.out_values, a.values, a.out_values, a.out_values, adamw_coefficients{});
+  balance_backward(ctx, a.in, a.flags, a.values, 1.0f, 1.0f, a.out, as_const(a.doubles));
+  expert_load(ctx, a.indices, a.indices, a.flags, a.out_indices);
+  balance_fractions(ctx, a.sums, 1.0, a.out_values);
+  squared_norm(ctx, a.values, a.doubles, a.ws);
+  adamw_step(ctx, a.out_values, a.values, a.out_values, a.out_values, adamw_coefficients{},
+             as_const(a.doubles), 1.0);
 };
 
 /// \brief A backend that runs a whole Llama-type model.

@@ -4,6 +4,8 @@
 // The auxiliary losses. Forward passes of all layers add to one set of sums; the loss and the gradient of every layer's
 // logits follow from the pooled sums.
 
+#include <utility>
+
 #include "pesc/core/buffer.hpp"
 #include "pesc/moe/route.hpp"
 
@@ -24,61 +26,75 @@ struct balance_options {
   bool per_slot = false;       ///< count choices over slots instead of rows: balanced value 1 instead of k
 };
 
-/// \brief Owns the pooled sums of a model and the fractions that its layers' backward reads.
+/// \brief Values of the auxiliary losses without their coefficients, and what they were made of.
+struct balance_values {
+  double balance = 0.0;                ///< 0 without rows
+  double z = 0.0;                      ///< mean squared log-sum-exp
+  vector_view<const double> counts{};  ///< choices of each expert; valid until the pool is read again
+};
+
+/// \brief Owns the pooled sums of a model and the fractions that its layers' backward reads, in the backend's memory.
+template <class Resource = host_resource>
 class balance_pool {
  public:
+  using space = typename Resource::memory_space;
+
   balance_pool() = default;
   balance_pool(index_t experts, index_t top_k)
-      : experts_{experts}, top_k_{top_k}, sums_(2 * experts + 2), fractions_(experts) {}
+      : experts_{experts},
+        top_k_{top_k},
+        sums_(2 * experts + 2),
+        fractions_(experts),
+        host_(2 * experts + 2) {}
 
   /// \brief Where forward passes add.
-  [[nodiscard]] balance_sums<> sums() {
-    double* data = sums_.data();
-    return {{data, experts_}, {data + experts_, experts_}, {data + 2 * experts_, 2}};
+  [[nodiscard]] balance_sums<space> sums() {
+    const auto all = sums_.view();
+    return {all.part(0, experts_), all.part(experts_, experts_), all.part(2 * experts_, 2)};
   }
 
   /// \brief Back to zero, before the first layer of a micro-batch.
-  void clear() {
-    for (index_t i = 0; i < sums_.size(); ++i) sums_[i] = 0.0;
+  template <class X>
+  void clear(X& ctx) {
+    fill(ctx, sums_.view(), 0.0);
   }
 
-  /// \brief Choices of each expert so far.
-  [[nodiscard]] vector_view<const double> counts() const { return {sums_.data(), experts_}; }
-
-  /// \brief Value of the balance loss, without its coefficient; 0 without rows.
-  [[nodiscard]] double balance_loss(const balance_options& options) const {
-    const double rows = sums_.size() == 0 ? 0.0 : sums_[2 * experts_];
-    if (rows <= 0.0 || options.kind == balance_kind::none) return 0.0;
-    if (options.kind == balance_kind::camelidae_constant)
-      return static_cast<double>(experts_) / static_cast<double>(top_k_);
-    double sum = 0.0;
-    for (index_t e = 0; e < experts_; ++e) sum += sums_[e] / rows * (sums_[experts_ + e] / rows);
-    return sum * static_cast<double>(experts_) / (options.per_slot ? static_cast<double>(top_k_) : 1.0);
-  }
-
-  /// \brief Mean squared log-sum-exp, without its coefficient; 0 without rows.
-  [[nodiscard]] double z_loss() const {
-    const double rows = sums_.size() == 0 ? 0.0 : sums_[2 * experts_];
-    return rows <= 0.0 ? 0.0 : sums_[2 * experts_ + 1] / rows;
+  /// \brief The losses of the sums pooled so far; waits for the backend.
+  template <class X>
+  [[nodiscard]] balance_values values(X& ctx, const balance_options& options) {
+    balance_values out;
+    if (host_.size() == 0) return out;
+    download(ctx, std::as_const(sums_).view(), host_.view());
+    out.counts = std::as_const(host_).view().part(0, experts_);
+    const double rows = host_[2 * experts_];
+    if (rows <= 0.0) return out;
+    out.z = host_[2 * experts_ + 1] / rows;
+    if (options.kind == balance_kind::none) return out;
+    if (options.kind == balance_kind::camelidae_constant) {
+      out.balance = static_cast<double>(experts_) / static_cast<double>(top_k_);
+      return out;
+    }
+    for (index_t e = 0; e < experts_; ++e) out.balance += host_[e] / rows * (host_[experts_ + e] / rows);
+    out.balance *= static_cast<double>(experts_) / (options.per_slot ? static_cast<double>(top_k_) : 1.0);
+    return out;
   }
 
   /// \brief What every layer's backward needs, from the sums pooled so far.
   ///
-  /// d/d logit of row n: scale p_e (f_e - Σ f p) + z_scale lse p_e; f is treated as constant.
-  [[nodiscard]] balance_gradient<> gradient(const balance_options& options,
-                                            vector_view<const std::uint8_t> valid = {}) {
-    const double rows = sums_.size() == 0 ? 0.0 : sums_[2 * experts_];
-    balance_gradient<> out;
+  /// d/d logit of row n: (scale p_e (f_e - Σ f p) + z_scale lse p_e) / rows; f is treated as constant.
+  template <class X>
+  [[nodiscard]] balance_gradient<space> gradient(X& ctx, const balance_options& options,
+                                                 vector_view<const std::uint8_t, space> valid = {}) {
+    balance_gradient<space> out;
     out.valid = valid;
-    if (rows <= 0.0) return out;
-    for (index_t e = 0; e < experts_; ++e)
-      fractions_[e] =
-          static_cast<float>(sums_[e] / rows / (options.per_slot ? static_cast<double>(top_k_) : 1.0));
+    if (sums_.size() == 0) return out;
+    const balance_sums<space> pooled = sums();
+    balance_fractions(ctx, pooled, options.per_slot ? static_cast<double>(top_k_) : 1.0, fractions_.view());
     out.fractions = fractions_.view();
+    out.rows = pooled.totals.part(0, 1);
     if (options.kind == balance_kind::switch_hf)
-      out.scale =
-          static_cast<float>(static_cast<double>(options.coefficient) * static_cast<double>(experts_) / rows);
-    out.z_scale = static_cast<float>(2.0 * static_cast<double>(options.z_coefficient) / rows);
+      out.scale = options.coefficient * static_cast<float>(experts_);
+    out.z_scale = 2.0f * options.z_coefficient;
     out.router_scale = options.coefficient;
     return out;
   }
@@ -86,8 +102,9 @@ class balance_pool {
  private:
   index_t experts_ = 0;
   index_t top_k_ = 1;
-  buffer<double> sums_;
-  buffer<float> fractions_;
+  buffer<double, Resource> sums_;
+  buffer<float, Resource> fractions_;
+  buffer<double> host_;  ///< what was read last
 };
 
 }  // namespace pesc

@@ -13,6 +13,8 @@ class dense_layer {
  public:
   using config = Config;
   using backend = X;
+  template <class Other>
+  using on = dense_layer<Config, Other>;  ///< the same layer on another backend
   using space = typename X::memory_space;
   using activation = float;
   using shared_path = typename Config::shared;

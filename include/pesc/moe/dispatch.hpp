@@ -26,8 +26,9 @@ template <class Space>
 
 /// \brief Groups the kept slots by expert, stable, so that results do not depend on the order of threads.
 template <class X, class Space>
-void dispatch(X& ctx, const routing_state<Space>& routing, const slot_groups<Space>& groups) {
-  group_by_expert(ctx, as_const(routing.token), as_const(routing.expert), groups);
+void dispatch(X& ctx, const routing_state<Space>& routing, const slot_groups<Space>& groups,
+              workspace<Space>& ws) {
+  group_by_expert(ctx, as_const(routing.token), as_const(routing.expert), groups, ws);
 }
 
 }  // namespace pesc

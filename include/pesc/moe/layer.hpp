@@ -11,26 +11,28 @@
 namespace pesc {
 
 /// \brief Owns an arena of the trainable tensors of one layer: weights, gradients or moments.
-template <MoeConfig Config>
+template <MoeConfig Config, class Resource = host_resource>
 class owned_parameters {
  public:
+  using space = typename Resource::memory_space;
+
   owned_parameters() = default;
 
   /// \brief All zeros.
   /// \param shape  completed by `complete<Config>`, as `moe_layer::shape()` returns it
-  explicit owned_parameters(const moe_shape& shape) : arena_(moe_trainables<Config>::size(shape)) {
-    parameter_arena<> arena(arena_.data(), arena_.size());
-    views_ = moe_trainables<Config>::carve(arena, shape);
+  explicit owned_parameters(const moe_shape& shape) : arena_(moe_trainables<Config, space>::size(shape)) {
+    parameter_arena<space> arena(arena_.data(), arena_.size());
+    views_ = moe_trainables<Config, space>::carve(arena, shape);
   }
 
-  [[nodiscard]] vector_view<float> arena() { return arena_.view(); }
-  [[nodiscard]] vector_view<const float> arena() const { return arena_.view(); }
-  [[nodiscard]] const moe_trainables<Config>& views() const { return views_; }
-  operator const moe_trainables<Config>&() const { return views_; }
+  [[nodiscard]] vector_view<float, space> arena() { return arena_.view(); }
+  [[nodiscard]] vector_view<const float, space> arena() const { return arena_.view(); }
+  [[nodiscard]] const moe_trainables<Config, space>& views() const { return views_; }
+  operator const moe_trainables<Config, space>&() const { return views_; }
 
  private:
-  buffer<float> arena_;
-  moe_trainables<Config> views_;
+  buffer<float, Resource> arena_;
+  moe_trainables<Config, space> views_;
 };
 
 /// \brief Memory of one caller of a layer: what is kept for backward, and scratch.
@@ -38,18 +40,19 @@ template <MoeConfig Config, class X>
 class moe_buffers {
  public:
   using plan = plan_for<Config, X>;
+  using space = typename X::memory_space;
 
   /// \brief Tokens that the buffers were made for.
   [[nodiscard]] index_t max_tokens() const { return max_tokens_; }
 
   /// \brief Logits, experts and gates of the last forward call; slot t · k + j is choice j of token t.
-  [[nodiscard]] const routing_state<>& routing() const { return state_.routing; }
+  [[nodiscard]] const routing_state<space>& routing() const { return state_.routing; }
 
   /// \brief Assignments of the last forward call ordered by expert and by token.
-  [[nodiscard]] const slot_groups<>& groups() const { return state_.groups; }
+  [[nodiscard]] const slot_groups<space>& groups() const { return state_.groups; }
 
   /// \brief Tokens that expert `e` processed in the last forward call.
-  [[nodiscard]] index_t load(index_t e) const {
+  [[nodiscard]] index_t load(index_t e) const requires std::is_same_v<space, host_space> {
     return state_.groups.expert_offsets[e + 1] - state_.groups.expert_offsets[e];
   }
 
@@ -61,8 +64,8 @@ class moe_buffers {
 
   index_t max_tokens_ = 0;
   bool inference_ = false;
-  buffer<std::byte> kept_;
-  buffer<std::byte> scratch_;
+  buffer<std::byte, resource_of<X>> kept_;
+  buffer<std::byte, resource_of<X>> scratch_;
   typename plan::state state_{};
   moe_run run_{};
 };
@@ -76,13 +79,18 @@ class moe_layer {
  public:
   using config = Config;
   using backend = X;
+  template <class Other>
+  using on = moe_layer<Config, Other>;  ///< the same layer on another backend
   using plan = plan_for<Config, X>;
   using space = typename X::memory_space;
+  using resource = resource_of<X>;
   using activation = typename Config::activation;
   using router = typename Config::router;
   using trainables = moe_trainables<Config, space>;
   using frozen = moe_frozen<Config, space>;
   using buffers = moe_buffers<Config, X>;
+  using owned_weights = frozen_ffn<typename Config::weight, resource>;
+  using owned_trainables = owned_parameters<Config, resource>;
   using state = typename plan::state;
   static constexpr bool routed = true;
 
@@ -103,24 +111,26 @@ class moe_layer {
   /// \brief Upcycles a dense feed-forward network: quantises its weights and starts every expert as the identity.
   /// \param format  needed where the configuration leaves the format dynamic
   template <Scalar T>
-  moe_layer(X&, const moe_shape& shape, const dense_ffn<T>& dense, const moe_options& options = {},
+  moe_layer(X& ctx, const moe_shape& shape, const dense_ffn<T>& dense, const moe_options& options = {},
             std::uint64_t seed = 0, const format_info* format = nullptr)
-      : moe_layer(shape, frozen_ffn<typename Config::weight>(format_of<Config>(format), dense), options,
-                  seed) {}
+      : moe_layer(ctx, shape, owned_weights(ctx, format_of<Config>(format), dense), options, seed) {}
 
   /// \brief A layer over frozen weights that it takes over, quantised already; fresh adapters and router.
-  moe_layer(const moe_shape& shape, frozen_ffn<typename Config::weight> weights,
-            const moe_options& options = {}, std::uint64_t seed = 0)
+  moe_layer(X& ctx, const moe_shape& shape, owned_weights weights, const moe_options& options = {},
+            std::uint64_t seed = 0)
       : shape_{complete<Config>(shape)},
         options_{options},
         router_(shape_),
-        owned_frozen_{std::make_unique<frozen_ffn<typename Config::weight>>(std::move(weights))},
-        owned_{std::make_unique<owned_parameters<Config>>(shape_)} {
+        owned_frozen_{std::make_unique<owned_weights>(std::move(weights))},
+        owned_{std::make_unique<owned_trainables>(shape_)} {
     check_options(options_);
     frozen_ = owned_frozen_->template view<frozen>();
     frozen_.check(shape_);
     parameters_ = owned_->views();
-    parameters_.initialize(seed);
+    // Starting values are made on the host, so that they do not depend on the backend.
+    owned_parameters<Config> start(shape_);
+    start.views().initialize(seed);
+    upload(ctx, std::as_const(start).arena(), owned_->arena());
   }
 
   /// \brief A layer with random weights of its own, for trials and measurements.
@@ -141,7 +151,7 @@ class moe_layer {
   }
 
   /// \brief An arena of zeros of this layer's layout, for gradients or moments.
-  [[nodiscard]] owned_parameters<Config> make_gradients() const { return owned_parameters<Config>(shape_); }
+  [[nodiscard]] owned_trainables make_gradients() const { return owned_trainables(shape_); }
 
   /// \brief Bytes kept between forward and backward for `tokens` rows.
   [[nodiscard]] index_t state_bytes(index_t tokens) const {
@@ -158,7 +168,7 @@ class moe_layer {
   /// \brief Memory for calls with up to `max_tokens` rows. The only step that allocates.
   [[nodiscard]] buffers prepare(X& ctx, index_t max_tokens) const {
     buffers out = prepare_kept(max_tokens);
-    out.scratch_ = buffer<std::byte>(scratch_bytes(ctx, max_tokens));
+    out.scratch_ = buffer<std::byte, resource>(scratch_bytes(ctx, max_tokens));
     return out;
   }
 
@@ -166,7 +176,7 @@ class moe_layer {
   [[nodiscard]] buffers prepare_inference(X& ctx, index_t max_tokens) const {
     buffers out = prepare_kept(max_tokens);
     out.inference_ = true;
-    out.scratch_ = buffer<std::byte>(most_of(max_tokens, [&](index_t tokens) {
+    out.scratch_ = buffer<std::byte, resource>(most_of(max_tokens, [&](index_t tokens) {
       workspace<space> scratch;
       count_forward(ctx, tokens, {}, scratch);
       return scratch.peak();
@@ -203,7 +213,7 @@ class moe_layer {
 
   /// \brief Adds what the last `forward` with these buffers chose to the sums of the auxiliary losses.
   /// \param valid  [tokens], 0 for rows that do not count; empty: all count
-  void pool_balance(X& ctx, balance_pool& pool, buffers& b,
+  void pool_balance(X& ctx, balance_pool<resource>& pool, buffers& b,
                     vector_view<const std::uint8_t, space> valid = {}) const {
     workspace<space> scratch(b.scratch_.data(), b.scratch_.size());
     count_choices(ctx, b.state_, pool.sums(), valid, scratch);
@@ -303,7 +313,7 @@ class moe_layer {
     PESC_EXPECTS(max_tokens >= 1, "buffers for ", max_tokens, " tokens: at least one is needed");
     buffers out;
     out.max_tokens_ = max_tokens;
-    out.kept_ = buffer<std::byte>(state_bytes(max_tokens));
+    out.kept_ = buffer<std::byte, resource>(state_bytes(max_tokens));
     return out;
   }
 
@@ -332,8 +342,8 @@ class moe_layer {
   moe_shape shape_;
   moe_options options_;
   router router_;
-  std::unique_ptr<frozen_ffn<typename Config::weight>> owned_frozen_;
-  std::unique_ptr<owned_parameters<Config>> owned_;
+  std::unique_ptr<owned_weights> owned_frozen_;
+  std::unique_ptr<owned_trainables> owned_;
   frozen frozen_{};
   trainables parameters_{};
 };

@@ -153,13 +153,12 @@ template <class X, class Space>
 
 }  // namespace detail
 
-/// \brief CV²(importance) + CV²(load) of the last forward call, and both vectors in the state.
+/// \brief Importance and load of the last forward call, into the state.
 ///
 /// \param valid  [tokens], 0 for rows that do not count; empty: all rows count
 template <class X, int K, load_indicator Indicator, class Space>
-double noisy_balance(X& ctx, const noisy_top_k_router<K, Indicator>& router,
-                     const noisy_routing_state<Space>& s, vector_view<const std::uint8_t, Space> valid,
-                     const moe_run& run, workspace<Space>& ws) {
+void noisy_totals(X& ctx, const noisy_top_k_router<K, Indicator>& router, const noisy_routing_state<Space>& s,
+                  vector_view<const std::uint8_t, Space> valid, const moe_run& run, workspace<Space>& ws) {
   const typename workspace<Space>::scope scratch(ws);
   const auto counted = detail::counted_experts(ctx, s, valid, ws);
   auto count = ws.template take<double>(s.load.size);
@@ -167,11 +166,21 @@ double noisy_balance(X& ctx, const noisy_top_k_router<K, Indicator>& router,
   if (!ws.counting()) {
     fill(ctx, s.importance, 0.0);
     fill(ctx, s.load, 0.0);
+    fill(ctx, count, 0.0);
     gate_totals(ctx, counted, as_const(s.gate), s.importance, smooth ? count : s.load);
   }
   if (smooth) noisy_load(ctx, detail::load_inputs(router, s, valid), s.load, ws);
-  if (ws.counting()) return 0.0;
-  return cv_squared(ctx, as_const(s.importance)) + cv_squared(ctx, as_const(s.load));
+}
+
+/// \brief out[0] = CV²(importance), out[1] = CV²(load) of the last forward call; their sum is the router's loss.
+template <class X, int K, load_indicator Indicator, class Space>
+void noisy_balance(X& ctx, const noisy_top_k_router<K, Indicator>& router,
+                   const noisy_routing_state<Space>& s, vector_view<const std::uint8_t, Space> valid,
+                   const moe_run& run, vector_view<double, Space> out, workspace<Space>& ws) {
+  noisy_totals(ctx, router, s, valid, run, ws);
+  if (ws.counting()) return;
+  cv_squared(ctx, as_const(s.importance), out.part(0, 1));
+  cv_squared(ctx, as_const(s.load), out.part(1, 1));
 }
 
 /// \brief Adds the router's part to `dx` and to the gradients of both weights.
@@ -201,7 +210,7 @@ void route_backward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matr
   if (balance.router_scale != 0.0f || ws.counting()) {
     const double scale = static_cast<double>(balance.router_scale);
     const auto counted = detail::counted_experts(ctx, s, balance.valid, ws);
-    static_cast<void>(noisy_balance(ctx, router, s, balance.valid, run, ws));
+    noisy_totals(ctx, router, s, balance.valid, run, ws);
     if (!ws.counting()) {
       cv_squared_gradient(ctx, as_const(s.importance), scale, dtotal);
       importance_backward(ctx, counted, as_const(dtotal), gates);
@@ -221,7 +230,7 @@ void route_backward(X& ctx, const noisy_top_k_router<K, Indicator>& router, matr
       add_scaled(ctx, as_const(dnoisy), 1.0f, dlogits);
     if (balance.active())
       balance_backward(ctx, as_const(s.logits), balance.valid, balance.fractions, balance.scale,
-                       balance.z_scale, dlogits);
+                       balance.z_scale, dlogits, balance.rows);
   }
   matmul(ctx, as_const(dlogits), x, gradient.weight, {.transpose_a = true, .accumulate = true}, ws);
   matmul(ctx, as_const(dlogits), as_const(p.weight), dx, {.accumulate = true}, ws);

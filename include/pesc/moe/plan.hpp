@@ -54,7 +54,7 @@ struct staged_plan {
       s.x = x;
     }
     route_forward(ctx, r, s.x, p.router, s.routing, run, ws);
-    if (!ws.counting()) dispatch(ctx, static_cast<const routing_state<space>&>(s.routing), s.groups);
+    dispatch(ctx, static_cast<const routing_state<space>&>(s.routing), s.groups, ws);
     shared_forward<compute>(ctx, typename Config::shared{}, s.x, weights, p.shared, s.shared, shape, options,
                             run, ws);
     auto e = ws.template take<float>(s.routing.slots(), shape.hidden);

@@ -137,7 +137,7 @@ void route_backward(X& ctx, const top_k_router<K, Order, Renormalize>& router,
                            as_const(state.expert), as_const(state.gate), dgate, dlogits);
     if (balance.active())
       balance_backward(ctx, as_const(state.logits), balance.valid, balance.fractions, balance.scale,
-                       balance.z_scale, dlogits);
+                       balance.z_scale, dlogits, balance.rows);
   }
   matmul(ctx, as_const(dlogits), x, gradient.weight, {.transpose_a = true, .accumulate = true}, ws);
   matmul(ctx, as_const(dlogits), as_const(p.weight), dx, {.accumulate = true}, ws);

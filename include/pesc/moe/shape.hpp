@@ -51,10 +51,11 @@ template <class Space = host_space>
 struct balance_gradient {
   vector_view<const float, Space>
       fractions;              ///< [experts], share of choices per expert; empty: no balance loss
-  float scale = 0.0f;         ///< coefficient · experts / rows
-  float z_scale = 0.0f;       ///< coefficient · 2 / rows
+  float scale = 0.0f;         ///< coefficient · experts, over `rows`
+  float z_scale = 0.0f;       ///< coefficient · 2, over `rows`
   float router_scale = 0.0f;  ///< coefficient of the router's own loss, where it has one
   vector_view<const std::uint8_t, Space> valid{};  ///< [tokens], rows that count; empty: all
+  vector_view<const double, Space> rows{};         ///< [1], number of rows counted; empty: 1
 
   [[nodiscard]] bool active() const { return !fractions.empty() && (scale != 0.0f || z_scale != 0.0f); }
 };

@@ -92,7 +92,7 @@ void route_backward(X& ctx, const switch_router&, matrix_view<const float, Space
     switch_backward(ctx, as_const(state.logits), as_const(state.expert), dgate, dlogits);
     if (balance.active())
       balance_backward(ctx, as_const(state.logits), balance.valid, balance.fractions, balance.scale,
-                       balance.z_scale, dlogits);
+                       balance.z_scale, dlogits, balance.rows);
   }
   matmul(ctx, as_const(dlogits), x, gradient.weight, {.transpose_a = true, .accumulate = true}, ws);
   matmul(ctx, as_const(dlogits), as_const(p.weight), dx, {.accumulate = true}, ws);

@@ -15,27 +15,30 @@ struct dense_ffn {
 };
 
 /// \brief Owns the frozen projections of one layer in the order of the kernels.
-template <QuantFormat Format, class Space = host_space>
+template <QuantFormat Format, class Resource = host_resource>
 struct frozen_ffn {
-  quantized_matrix<Format, panels> gate, up, down;
+  using matrix = quantized_matrix<Format, kernel_layout<typename Resource::memory_space>, Resource>;
+  matrix gate, up, down;
 
   frozen_ffn() = default;
 
   /// \brief Takes weights as a checkpoint holds them, in the caller's memory, without quantising again.
-  frozen_ffn(const quantized_view<Format, row_blocks>& gate_weight,
+  template <class X>
+  frozen_ffn(X& ctx, const quantized_view<Format, row_blocks>& gate_weight,
              const quantized_view<Format, row_blocks>& up_weight,
              const quantized_view<Format, row_blocks>& down_weight)
-      : gate{pack(gate_weight)}, up{pack(up_weight)}, down{pack(down_weight)} {}
-  frozen_ffn(const quantized_matrix<Format, row_blocks>& gate_weight,
+      : gate{pack(ctx, gate_weight)}, up{pack(ctx, up_weight)}, down{pack(ctx, down_weight)} {}
+  template <class X>
+  frozen_ffn(X& ctx, const quantized_matrix<Format, row_blocks>& gate_weight,
              const quantized_matrix<Format, row_blocks>& up_weight,
              const quantized_matrix<Format, row_blocks>& down_weight)
-      : frozen_ffn(gate_weight.view(), up_weight.view(), down_weight.view()) {}
+      : frozen_ffn(ctx, gate_weight.view(), up_weight.view(), down_weight.view()) {}
 
   /// \brief Quantises the caller's weights; the caller may release them afterwards.
   /// \throws numeric_error when a weight is not finite
-  template <Scalar T>
-  frozen_ffn(const format_info& info, const dense_ffn<T>& dense)
-      : frozen_ffn(quantize<Format>(info, dense.gate), quantize<Format>(info, dense.up),
+  template <class X, Scalar T>
+  frozen_ffn(X& ctx, const format_info& info, const dense_ffn<T>& dense)
+      : frozen_ffn(ctx, quantize<Format>(info, dense.gate), quantize<Format>(info, dense.up),
                    quantize<Format>(info, dense.down)) {}
 
   [[nodiscard]] index_t bytes() const { return gate.bytes() + up.bytes() + down.bytes(); }

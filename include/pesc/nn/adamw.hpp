@@ -49,7 +49,7 @@ inline adamw_coefficients adamw_step_coefficients(const adamw_options& options, 
 }
 
 /// \brief Factor that brings a gradient of this norm down to `max_norm`; 1 where it is shorter or `max_norm` is 0.
-inline double clip_factor(double norm, double max_norm) {
+PESC_HOST_DEVICE inline double clip_factor(double norm, double max_norm) {
   if (max_norm <= 0.0) return 1.0;
   return std::fmin(1.0, max_norm / (norm + 1e-6));
 }

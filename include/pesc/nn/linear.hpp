@@ -10,7 +10,7 @@ namespace pesc {
 /// \brief A frozen projection y = x Wᵀ + bias: the weight [out, in] as the backend's kernels read it.
 template <QuantFormat Format, class Space = host_space>
 struct frozen_linear {
-  quantized_view<Format, panels, Space> weight;
+  quantized_view<Format, kernel_layout<Space>, Space> weight;
   vector_view<const float, Space> bias;  ///< [out] or empty
 
   [[nodiscard]] constexpr index_t in() const { return weight.cols; }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
+#include <type_traits>
 
 #include "pesc/core/types.hpp"
+#include "pesc/core/views.hpp"
 #include "pesc/quant/format.hpp"
 
 namespace pesc {
@@ -13,6 +14,13 @@ struct row_blocks {};
 
 /// \brief Storage order of the CPU kernels, described by `panel_layout`.
 struct panels {};
+
+/// \brief Storage order of the CUDA kernels, described by `fragment_layout`.
+struct fragments;
+
+/// \brief The storage order that the kernels of a memory space read.
+template <class Space>
+using kernel_layout = std::conditional_t<std::is_same_v<Space, device_space>, fragments, panels>;
 
 /// \brief Byte arithmetic of the `panels` layout.
 ///

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "pesc/core/buffer.hpp"
 #include "pesc/quant/format.hpp"
+#include "pesc/quant/fragment_layout.hpp"
 #include "pesc/quant/layout.hpp"
 
 namespace pesc {
@@ -36,8 +38,9 @@ struct format_member<any_format> {
 
 /// \brief Non-owning frozen weight [rows, cols] of a layer that computes x Wᵀ.
 ///
-/// `codes` holds packed codes or numbers in the order of `Layout`. In `row_blocks` the scales lie in `scales`; in
-/// `panels` the first level lies between the codes and `scales` holds the second level only.
+/// `codes` holds packed codes or numbers in the order of `Layout`. In `row_blocks` the scales lie in `scales`, in `fragments`
+/// too but in the order of that layout; in `panels` the first level lies between the codes and `scales` holds the second
+/// level only.
 template <QuantFormat Format, class Layout, class Space = host_space>
 struct quantized_view : detail::format_member<Format> {
   const std::uint8_t* codes = nullptr;
@@ -55,7 +58,10 @@ struct quantized_view : detail::format_member<Format> {
         cols{col_count} {}
 
   constexpr bool empty() const { return rows == 0 || cols == 0; }
-  constexpr panel_layout layout() const { return {this->format(), rows, cols}; }
+  constexpr auto layout() const {
+    using type = std::conditional_t<std::is_same_v<Layout, fragments>, fragment_layout, panel_layout>;
+    return type(this->format(), rows, cols);
+  }
 };
 
 /// \brief Owns a frozen weight [rows, cols].
@@ -79,6 +85,12 @@ class quantized_matrix : public detail::format_member<Format> {
     const index_t blocks = info.blocks(n);
     if constexpr (std::is_same_v<Layout, panels>) {
       codes_ = buffer<std::uint8_t, Resource>(panel_layout(info, row_count, col_count).bytes());
+    } else if constexpr (std::is_same_v<Layout, fragments>) {
+      const fragment_layout layout(info, row_count, col_count);
+      codes_ = buffer<std::uint8_t, Resource>(layout.bytes());
+      const index_t scales = layout.scale_count();
+      if (info.scales == scale_kind::plain) absmax_ = buffer<float, Resource>(scales);
+      if (info.scales == scale_kind::double_quant) scale_codes_ = buffer<std::uint8_t, Resource>(scales);
     } else {
       codes_ = buffer<std::uint8_t, Resource>(info.code_bytes(n));
       if (info.scales == scale_kind::plain) absmax_ = buffer<float, Resource>(blocks);

@@ -111,7 +111,7 @@ inline const std::array<float, 256>& dynamic_map() {
 }
 
 /// \brief Index of the entry of the sorted `map` nearest to `u`; an exact tie goes to the even index, a NaN to 0.
-inline std::uint8_t encode_dynamic(const float* map, float u) {
+PESC_HOST_DEVICE inline std::uint8_t encode_dynamic(const float* map, float u) {
   if (!(u == u)) return 0;
   int low = 0;
   int high = 255;

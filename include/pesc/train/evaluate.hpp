@@ -22,27 +22,36 @@ template <class Model>
 class evaluator {
  public:
   using X = typename Model::X;
+  using space = typename X::memory_space;
+  using resource = resource_of<X>;
 
   /// \param places  most tokens at one time; longer records are cut
   evaluator(X& ctx, const Model& model, index_t places = 2048)
-      : ctx_{&ctx}, model_{&model}, places_{places}, losses_(places) {
+      : ctx_{&ctx},
+        model_{&model},
+        places_{places},
+        batch_(places),
+        losses_(places),
+        host_losses_(places),
+        load_(load_size(model)),
+        host_load_(load_size(model)) {
     index_t kept = 0;
     index_t scratch = 0;
     // Smaller calls may need more scratch than the largest, so every size on the way is measured.
     for (index_t tokens = 1; tokens <= places;
          tokens = tokens < 64 ? tokens + 1 : std::min(tokens * 2, places)) {
-      workspace<> counting_kept;
-      workspace<> counting;
+      workspace<space> counting_kept;
+      workspace<space> counting;
       model.carve_state(counting_kept, tokens, false, state_);
-      const model_input input{{nullptr, tokens}, {nullptr, tokens}, {}, {nullptr, tokens}, {}};
+      const auto input = Model::input::counting(tokens);
       model.forward(ctx, input, state_, {}, nullptr, nullptr, counting);
       model.loss(ctx, input, state_, 1.0f, {nullptr, tokens}, {}, counting);
       kept = std::max(kept, counting_kept.peak());
       scratch = std::max(scratch, counting.peak());
       if (tokens == places) break;
     }
-    kept_ = buffer<std::byte>(kept);
-    scratch_ = buffer<std::byte>(scratch);
+    kept_ = buffer<std::byte, resource>(kept);
+    scratch_ = buffer<std::byte, resource>(scratch);
   }
 
   /// \brief Loss over all target tokens of `records`.
@@ -50,8 +59,7 @@ class evaluator {
   template <class KeepGoing>
   [[nodiscard]] evaluation operator()(const token_records& records, KeepGoing&& keep_going) {
     evaluation out;
-    if constexpr (Model::config_routed())
-      out.load.assign(static_cast<std::size_t>(model_->shape().layers * model_->ffn_shape().experts), 0);
+    out.load.assign(static_cast<std::size_t>(load_.size()), 0);
     double sum = 0.0;
     for (index_t next = 0; next < records.size() && keep_going();) {
       clear();
@@ -70,6 +78,10 @@ class evaluator {
   }
 
  private:
+  [[nodiscard]] static index_t load_size(const Model& model) {
+    return Model::config_routed() ? model.shape().layers * model.ffn_shape().experts : 0;
+  }
+
   void clear() {
     ids_.clear();
     positions_.clear();
@@ -93,29 +105,31 @@ class evaluator {
 
   double run(evaluation& out) {
     const index_t tokens = static_cast<index_t>(ids_.size());
-    const model_input input{{ids_.data(), tokens},
-                            {positions_.data(), tokens},
-                            {spans_.data(), static_cast<index_t>(spans_.size())},
-                            {targets_.data(), tokens},
-                            {}};
-    workspace<> kept(kept_.data(), kept_.size());
-    workspace<> scratch(scratch_.data(), scratch_.size());
+    const auto input = batch_.set(*ctx_, {{ids_.data(), tokens},
+                                          {positions_.data(), tokens},
+                                          {spans_.data(), static_cast<index_t>(spans_.size())},
+                                          {targets_.data(), tokens},
+                                          {}});
+    workspace<space> kept(kept_.data(), kept_.size());
+    workspace<space> scratch(scratch_.data(), scratch_.size());
     model_->carve_state(kept, tokens, false, state_);
-    model_->forward(*ctx_, input, state_, {}, nullptr, nullptr, scratch, [&](index_t layer, const auto& s) {
-      if constexpr (Model::config_routed()) {
-        const index_t experts = model_->ffn_shape().experts;
-        for (index_t i = 0; i < s.ffn.routing.slots(); ++i)
-          if (s.ffn.routing.expert[i] < experts)
-            ++out.load[static_cast<std::size_t>(layer * experts + s.ffn.routing.expert[i])];
-      } else {
-        static_cast<void>(layer);
-        static_cast<void>(s);
-      }
-    });
+    std::fill_n(host_load_.data(), host_load_.size(), 0);
+    upload(*ctx_, std::as_const(host_load_).view(), load_.view());
+    model_->forward(*ctx_, input, state_, {}, nullptr, nullptr, scratch,
+                    [&]([[maybe_unused]] index_t layer, [[maybe_unused]] const auto& s) {
+                      if constexpr (Model::config_routed()) {
+                        const index_t experts = model_->ffn_shape().experts;
+                        expert_load(*ctx_, as_const(s.ffn.routing.token), as_const(s.ffn.routing.expert), {},
+                                    load_.view().part(layer * experts, experts));
+                      }
+                    });
     model_->loss(*ctx_, input, state_, 1.0f, losses_.view(), {}, scratch);
+    download(*ctx_, as_const(losses_.view()), host_losses_.view());
+    download(*ctx_, as_const(load_.view()), host_load_.view());
+    for (index_t i = 0; i < load_.size(); ++i) out.load[static_cast<std::size_t>(i)] += host_load_[i];
     double sum = 0.0;
     for (index_t i = 0; i < tokens; ++i) {
-      sum += static_cast<double>(losses_[i]);
+      sum += static_cast<double>(host_losses_[i]);
       out.tokens += targets_[static_cast<std::size_t>(i)] >= 0 ? 1 : 0;
     }
     return sum;
@@ -124,11 +138,15 @@ class evaluator {
   X* ctx_;
   const Model* model_;
   index_t places_;
-  buffer<float> losses_;
+  batch_memory<resource> batch_;
+  buffer<float, resource> losses_;
+  buffer<float> host_losses_;
+  buffer<std::int32_t, resource> load_;
+  buffer<std::int32_t> host_load_;
   std::vector<std::int32_t> ids_, positions_, targets_;
   std::vector<attention_span> spans_;
   typename Model::state state_;
-  buffer<std::byte> kept_, scratch_;
+  buffer<std::byte, resource> kept_, scratch_;
 };
 
 }  // namespace pesc

@@ -31,7 +31,7 @@ struct step_record {
   double z = 0.0;          ///< router z-loss, before its factor
   bool skipped = false;    ///< the update was left out because a number was not finite
   index_t experts = 0;
-  std::span<const index_t> load{};  ///< slots per layer and expert, row by row; may be empty
+  std::span<const std::int32_t> load{};  ///< slots per layer and expert, row by row; may be empty
 };
 
 /// \brief What depends on the clock and the machine; kept apart so that logs of equal runs are equal.

@@ -58,10 +58,12 @@ template <class Model>
 class trainer {
  public:
   using X = typename Model::X;
+  using space = typename X::memory_space;
+  using resource = resource_of<X>;
 
   /// \param parameters  the arena the model was made over
   /// \param places  rows of a micro-batch, padding included
-  trainer(X& ctx, const Model& model, vector_view<float> parameters, const trainer_options& options,
+  trainer(X& ctx, const Model& model, vector_view<float, space> parameters, const trainer_options& options,
           index_t places)
       : ctx_{&ctx},
         model_{&model},
@@ -73,18 +75,20 @@ class trainer {
         views_{model.views_over(gradient_.view())},
         balance_(model.ffn_shape().experts, std::max<index_t>(1, model.ffn_shape().top_k)),
         losses_(places),
-        load_(Model::config_routed()
-                  ? static_cast<std::size_t>(model.shape().layers * model.ffn_shape().experts)
-                  : 0),
+        host_losses_(places),
+        norm_(1),
+        load_(load_size(model)),
+        host_load_(load_size(model)),
+        batch_(places),
         places_{places} {
     PESC_EXPECTS(options.accumulation >= 1, "gradient accumulation over ", options.accumulation,
                  " micro-batches: at least 1");
     spans_.resize(static_cast<std::size_t>(places));
     const sizes s = measure(ctx, model, places);
-    kept_ = buffer<std::byte>(s.kept);
-    scratch_ = buffer<std::byte>(s.scratch);
+    kept_ = buffer<std::byte, resource>(s.kept);
+    scratch_ = buffer<std::byte, resource>(s.scratch);
     // The state's list of layers is made here, so that no step allocates.
-    workspace<> counting;
+    workspace<space> counting;
     model.carve_state(counting, places, true, state_);
   }
 
@@ -108,11 +112,13 @@ class trainer {
       out.tokens += batch.valid_tokens;
     }
     fill(*ctx_, gradient_.view(), 0.0f);
-    std::fill(load_.begin(), load_.end(), index_t{0});
+    std::fill_n(host_load_.data(), host_load_.size(), 0);
+    upload(*ctx_, std::as_const(host_load_).view(), load_.view());
     double sum = 0.0;
     for (token_batch& batch : batches) sum += micro_step(batch, out);
     out.loss = out.targets > 0 ? sum / static_cast<double>(out.targets) : 0.0;
-    const double squared = squared_norm(*ctx_, as_const(gradient_.view()));
+    const double squared = gradient_norm();
+    download(*ctx_, as_const(load_.view()), host_load_.view());
     out.grad_norm = std::sqrt(squared);
     ++counters_.step;
     counters_.tokens += out.tokens;
@@ -130,12 +136,14 @@ class trainer {
   }
 
   /// \brief Slots of the last step per layer and expert, layer by layer; empty for a dense model.
-  [[nodiscard]] std::span<const index_t> load() const { return load_; }
+  [[nodiscard]] std::span<const std::int32_t> load() const {
+    return {host_load_.data(), static_cast<std::size_t>(host_load_.size())};
+  }
 
   [[nodiscard]] const trainer_counters& counters() const { return counters_; }
-  [[nodiscard]] vector_view<float> first_moment() { return first_moment_.view(); }
-  [[nodiscard]] vector_view<float> second_moment() { return second_moment_.view(); }
-  [[nodiscard]] vector_view<const float> gradient() const { return gradient_.view(); }
+  [[nodiscard]] vector_view<float, space> first_moment() { return first_moment_.view(); }
+  [[nodiscard]] vector_view<float, space> second_moment() { return second_moment_.view(); }
+  [[nodiscard]] vector_view<const float, space> gradient() const { return gradient_.view(); }
 
   /// \brief Goes on where another trainer stood; the moments are set through their views.
   void restore(const trainer_counters& counters) { counters_ = counters; }
@@ -145,18 +153,26 @@ class trainer {
     index_t kept = 0, scratch = 0;
   };
 
+  [[nodiscard]] static index_t load_size(const Model& model) {
+    return Model::config_routed() ? model.shape().layers * model.ffn_shape().experts : 0;
+  }
+
   [[nodiscard]] static sizes measure(X& ctx, const Model& model, index_t places) {
-    workspace<> kept;
+    workspace<space> kept;
     auto state = model.carve_state(kept, places, true);
-    auto dhidden = kept.take<float>(places, model.shape().hidden);
-    workspace<> scratch;
-    const model_input input{{nullptr, places}, {nullptr, places}, {}, {nullptr, places}, {}};
+    auto dhidden = kept.template take<float>(places, model.shape().hidden);
+    workspace<space> scratch;
+    const auto input = Model::input::counting(places);
     moe_run run;
     run.training = true;
-    balance_pool pool(model.ffn_shape().experts, std::max<index_t>(1, model.ffn_shape().top_k));
+    balance_pool<resource> pool(model.ffn_shape().experts, std::max<index_t>(1, model.ffn_shape().top_k));
     model.forward(ctx, input, state, run, nullptr, &pool, scratch);
     model.loss(ctx, input, state, 1.0f, {nullptr, places}, dhidden, scratch);
     model.backward(ctx, input, state, as_const(dhidden), model.parameters(), {}, run, {}, scratch);
+    squared_norm(
+        ctx,
+        vector_view<const float, space>{nullptr, Model::parameter_count(model.shape(), model.ffn_shape())},
+        {nullptr, 1}, scratch);
     return {kept.peak(), scratch.peak()};
   }
 
@@ -168,54 +184,67 @@ class trainer {
       spans_[static_cast<std::size_t>(i)] = {begin, batch.documents[static_cast<std::size_t>(i + 1)], begin,
                                              0};
     }
-    const model_input input{{batch.ids.data(), places_},
-                            {batch.positions.data(), places_},
-                            {spans_.data(), batch.document_count},
-                            {batch.targets.data(), places_},
-                            {batch.valid.data(), places_}};
+    const auto input = batch_.set(*ctx_, {{batch.ids.data(), places_},
+                                          {batch.positions.data(), places_},
+                                          {spans_.data(), batch.document_count},
+                                          {batch.targets.data(), places_},
+                                          {batch.valid.data(), places_}});
     const moe_run run{
         .training = true, .seed = options_.seed, .step = static_cast<std::uint32_t>(counters_.micro_step++)};
-    workspace<> kept(kept_.data(), kept_.size());
-    workspace<> scratch(scratch_.data(), scratch_.size());
+    workspace<space> kept(kept_.data(), kept_.size());
+    workspace<space> scratch(scratch_.data(), scratch_.size());
     model_->carve_state(kept, places_, true, state_);
-    auto dhidden = kept.take<float>(places_, model_->shape().hidden);
-    balance_.clear();
+    auto dhidden = kept.template take<float>(places_, model_->shape().hidden);
+    balance_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, run, nullptr, &balance_, scratch,
-                    [&](index_t layer, const auto& s) { count_load(layer, s, batch); });
+                    [&](index_t layer, const auto& s) { count_load(layer, s, input); });
     const float scale = out.targets > 0 ? static_cast<float>(1.0 / static_cast<double>(out.targets)) : 0.0f;
     model_->loss(*ctx_, input, state_, scale, losses_.view(), dhidden, scratch);
     const double share = 1.0 / static_cast<double>(options_.accumulation);
-    out.balance += share * balance_.balance_loss(options_.balance);
-    out.z += share * balance_.z_loss();
-    balance_gradient<> balance = balance_.gradient(options_.balance, input.valid);
+    balance_gradient<space> balance = balance_.gradient(*ctx_, options_.balance, input.valid);
     balance.scale *= static_cast<float>(share);
     balance.z_scale *= static_cast<float>(share);
     balance.router_scale *= static_cast<float>(share);
     model_->backward(*ctx_, input, state_, as_const(dhidden), views_, balance, run, {}, scratch);
+    const balance_values auxiliary = balance_.values(*ctx_, options_.balance);
+    out.balance += share * auxiliary.balance;
+    out.z += share * auxiliary.z;
+    download(*ctx_, as_const(losses_.view()), host_losses_.view());
     double sum = 0.0;
-    for (index_t i = 0; i < places_; ++i) sum += static_cast<double>(losses_[i]);
+    for (index_t i = 0; i < places_; ++i) sum += static_cast<double>(host_losses_[i]);
     return sum;
   }
 
   template <class LayerState>
-  void count_load(index_t layer, const LayerState& s, const token_batch& batch) {
+  void count_load([[maybe_unused]] index_t layer, [[maybe_unused]] const LayerState& s,
+                  [[maybe_unused]] const typename Model::input& input) {
     if constexpr (Model::config_routed()) {
-      const auto& routing = s.ffn.routing;
       const index_t experts = model_->ffn_shape().experts;
-      for (index_t i = 0; i < routing.slots(); ++i)
-        if (routing.expert[i] < experts && batch.valid[static_cast<std::size_t>(routing.token[i])] != 0)
-          ++load_[static_cast<std::size_t>(layer * experts + routing.expert[i])];
+      expert_load(*ctx_, as_const(s.ffn.routing.token), as_const(s.ffn.routing.expert), input.valid,
+                  load_.view().part(layer * experts, experts));
     }
+  }
+
+  /// \brief Squared norm of the whole gradient; waits for the backend.
+  [[nodiscard]] double gradient_norm() {
+    workspace<space> scratch(scratch_.data(), scratch_.size());
+    squared_norm(*ctx_, as_const(gradient_.view()), norm_.view(), scratch);
+    double out = 0.0;
+    download(*ctx_, as_const(norm_.view()), vector_view<double>{&out, 1});
+    return out;
   }
 
   /// \brief Ends the run and names the first gradient that is not finite.
   [[noreturn]] void give_up() const {
     std::string where = "the loss";
     bool found = false;
+    buffer<float> host(gradient_.size());
+    download(*ctx_, gradient_.view(), host.view());
     for (std::size_t l = 0; l < views_.size(); ++l) {
-      const auto look = [&](const std::string& name, batch_view<float> tensor) {
+      const auto look = [&](const std::string& name, batch_view<float, space> tensor) {
+        const float* values = host.data() + (tensor.data - gradient_.data());
         for (index_t i = 0; i < tensor.size() && !found; ++i)
-          if (!std::isfinite(tensor.data[i])) {
+          if (!std::isfinite(values[i])) {
             found = true;
             where = detail::concat("the gradient of layer ", l, " ", name, " at element ", i);
           }
@@ -231,16 +260,20 @@ class trainer {
   X* ctx_;
   const Model* model_;
   trainer_options options_;
-  vector_view<float> parameters_;
-  buffer<float> gradient_, first_moment_, second_moment_;
+  vector_view<float, space> parameters_;
+  buffer<float, resource> gradient_, first_moment_, second_moment_;
   typename Model::trainables views_;
-  balance_pool balance_;
-  buffer<float> losses_;
+  balance_pool<resource> balance_;
+  buffer<float, resource> losses_;
+  buffer<float> host_losses_;
+  buffer<double, resource> norm_;
+  buffer<std::int32_t, resource> load_;
+  buffer<std::int32_t> host_load_;
+  batch_memory<resource> batch_;
   std::vector<attention_span> spans_;
-  std::vector<index_t> load_;
   index_t places_;
   typename Model::state state_;
-  buffer<std::byte> kept_, scratch_;
+  buffer<std::byte, resource> kept_, scratch_;
   trainer_counters counters_;
 };
 
