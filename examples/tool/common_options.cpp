@@ -15,6 +15,7 @@ void add_thread_options(CLI::App& app, machine& m) {
 void add_machine_options(CLI::App& app, machine& m) {
   add_thread_options(app, m);
   add_choice(app, "--compute", m.compute, {"float", "bf16"}, "How products with frozen weights are formed");
+  add_choice(app, "--device", m.device, {"cpu", "cuda"}, "Where the model computes");
   app.add_flag("--mmap", m.map, "Map model files instead of reading them");
 }
 

@@ -53,8 +53,7 @@ int craft_command(const craft_options& o) {
                                     : open_tokenizer(o.tokenizer, loaded).file;
   if (o.experts > 0) loaded.config.pesc = pesc_config{o.experts, o.top_k, o.rank, o.adapter_scale, true};
   if (o.lora > 0) loaded.lora = lora_config{o.lora, o.alpha, 0.0, {}};
-  const auto ctx = make_context(o.on);
-  const auto model = make_session(*ctx, std::move(loaded), o.on.compute, o.seed);
+  const auto model = make_session(o.on, std::move(loaded), o.seed);
   json about = json::object();
   about.set("crafted_from", o.model);
   model->save(o.out, tokenizer, about);

@@ -31,7 +31,7 @@ constexpr double alpha = 16.0, share_of_stories = 0.2;
 /// \brief The demo's steps, each using what the one before left.
 class demo {
  public:
-  explicit demo(const demo_options& o) : o_{o}, ctx_{make_context(o.on)} {}
+  explicit demo(const demo_options& o) : o_{o} {}
 
   int run() {
     say("dividing the bundled data");
@@ -63,7 +63,7 @@ class demo {
     loaded_model<> loaded =
         open_model(bundled_file("stories260K.bin"), o_.on, o_.quiet, {unquantized<float>::info()});
     tokens_ = open_tokenizer(bundled_file("tok512.bin"), loaded);
-    const auto dense = make_session(*ctx_, std::move(loaded), o_.on.compute, o_.seed);
+    const auto dense = make_session(o_.on, std::move(loaded), o_.seed);
     say("measuring the dense model on held-out texts");
     for (domain_result& d : result_.domains) d.dense = measure(*dense, d.domain);
     say(pesc::detail::concat("letting it write ", o_.stories,
@@ -76,7 +76,7 @@ class demo {
         open_model(bundled_file("stories260K.bin"), o_.on, o_.quiet, {nf4<64, double_quant<>>::info()});
     loaded.config.pesc = pesc_config{experts, top_k, rank, 1.0, true};
     loaded.lora = lora_config{lora, alpha, 0.0, {}};
-    const auto crafted = make_session(*ctx_, std::move(loaded), o_.on.compute, o_.seed);
+    const auto crafted = make_session(o_.on, std::move(loaded), o_.seed);
     crafted->save(o_.out + "/crafted", tokens_.file, json::object());
     say(pesc::detail::concat("crafted: ", experts, " experts, top-", top_k, ", rank ", rank, ", LoRA ", lora,
                              ", NF4 with double quantisation; measuring it"));
@@ -101,10 +101,11 @@ class demo {
     options.seed = o_.seed;
     options.compute = o_.on.compute;
     options.isa = o_.on.isa;
+    options.device = o_.on.device;
     const auto files = training_files();
     loaded_model<> loaded = open_model(o_.out + "/crafted", o_.on, o_.quiet);
     const prepared_data data = prepare_data(files, options, tokens_.text, loaded.config.llama, o_.quiet);
-    const auto model = make_session(*ctx_, std::move(loaded), o_.on.compute, o_.seed);
+    const auto model = make_session(o_.on, std::move(loaded), o_.seed);
     tuning_plan plan = to_plan(options, 0);
     plan.sets = data.pointers();
     plan.weights = data.weights;
@@ -142,14 +143,14 @@ class demo {
                         {"learning rate", pesc::detail::concat(options.lr, ", warm-up ", options.warmup,
                                                                " steps, ", options.schedule)},
                         {"speed", speed},
-                        {"instruction set", cpu::name_of(ctx_->level())}};
+                        {o_.on.device == "cuda" ? "device" : "instruction set",
+                         o_.on.device == "cuda" ? "CUDA" : cpu::name_of(instruction_set(o_.on))}};
   }
 
   /// \brief Measures what was saved, not what is in memory.
   void look_at_tuned() {
     say("measuring the tuned model");
-    const auto tuned =
-        make_session(*ctx_, open_model(o_.out + "/tuned", o_.on, o_.quiet), o_.on.compute, o_.seed);
+    const auto tuned = make_session(o_.on, open_model(o_.out + "/tuned", o_.on, o_.quiet), o_.seed);
     for (domain_result& d : result_.domains) {
       d.tuned = measure(*tuned, d.domain);
       d.after = sample(*tuned, d.domain);
@@ -168,7 +169,6 @@ class demo {
   }
 
   const demo_options& o_;
-  std::unique_ptr<cpu_backend> ctx_;
   opened_tokenizer tokens_;
   std::string stories_;
   demo_result result_;

@@ -32,8 +32,7 @@ int evaluate_command(const evaluate_options& o) {
   std::vector<data_set> sets;
   for (const std::string& path : o.data)
     sets.push_back(read_data_set(path, o.reading, tokens.text, config, length));
-  const auto ctx = make_context(o.on);
-  const auto model = make_session(*ctx, std::move(loaded), o.on.compute, 0);
+  const auto model = make_session(o.on, std::move(loaded), 0);
   json by_file = json::object();
   for (const data_set& set : sets) {
     if (!o.quiet) std::fprintf(stderr, "pesc: %s\n", set.description.c_str());

@@ -16,8 +16,7 @@ struct generate_options {
 int generate_command(const generate_options& o) {
   loaded_model<> loaded = open_model(o.model, o.on, o.quiet);
   const opened_tokenizer tokens = open_tokenizer(o.tokenizer, loaded);
-  const auto ctx = make_context(o.on);
-  const auto model = make_session(*ctx, std::move(loaded), o.on.compute, 0);
+  const auto model = make_session(o.on, std::move(loaded), 0);
   std::fputs(o.prompt.c_str(), stdout);
   const auto show = [](std::string_view text) {
     std::fwrite(text.data(), 1, text.size(), stdout);

@@ -6,6 +6,7 @@
 
 #include "pesc/model/generate.hpp"
 #include "pesc/model/load_model.hpp"
+#include "pesc/model/placed_model.hpp"
 #include "pesc/model/run_state.hpp"
 #include "pesc/train/run.hpp"
 #include "pesc/train/run_json.hpp"
@@ -17,40 +18,35 @@ namespace pesc::tool {
 template <class Layer>
 class model_session final : public session {
  public:
+  using X = typename Layer::backend;
   using model_type = llama<Layer>;
 
-  model_session(cpu_backend& ctx, loaded_model<> loaded, std::uint64_t seed)
-      : ctx_{&ctx},
-        loaded_{std::move(loaded)},
-        arena_(model_type::parameter_count(loaded_.weights.shape, loaded_.ffn_shape())),
-        model_{loaded_.weights, loaded_.ffn_shape(), loaded_.ffn_options(), arena_.view()} {
-    model_.initialize(seed);
-    static_cast<void>(load_trainables(model_, loaded_));
-  }
+  model_session(std::unique_ptr<X> ctx, loaded_model<> loaded, std::uint64_t seed)
+      : ctx_{std::move(ctx)}, loaded_{std::move(loaded)}, placed_(*ctx_, loaded_, seed) {}
 
   [[nodiscard]] const loaded_model<>& source() const override { return loaded_; }
-  [[nodiscard]] index_t trainable_count() const override { return arena_.size(); }
+  [[nodiscard]] index_t trainable_count() const override { return placed_.trainable_count(); }
 
   [[nodiscard]] evaluation evaluate(const token_records& records, function_ref<bool()> keep_going) override {
-    evaluator<model_type> measure(*ctx_, model_, evaluation_places());
+    evaluator<model_type> measure(*ctx_, *placed_, evaluation_places());
     return measure(records, keep_going);
   }
 
   index_t generate(std::span<const std::int32_t> prompt, index_t max_tokens, const sampling_options& options,
                    std::span<const std::int32_t> stop, function_ref<bool(std::int32_t)> emit) override {
     const index_t length = static_cast<index_t>(prompt.size()) + max_tokens;
-    decoder<model_type> sequence(*ctx_, model_, std::min(length, loaded_.config.llama.max_positions));
+    decoder<model_type> sequence(*ctx_, *placed_, std::min(length, loaded_.config.llama.max_positions));
     return pesc::generate(sequence, prompt, max_tokens, options, stop, emit);
   }
 
   [[nodiscard]] memory_estimate estimate(const tuning_plan& plan) override {
     apply(plan);
-    return trainer_type::estimate(*ctx_, model_, plan.batch.sequences * plan.batch.length);
+    return trainer_type::estimate(*ctx_, *placed_, plan.batch.sequences * plan.batch.length);
   }
 
   tuning_result tune(const tuning_plan& plan, const tuning_hooks& hooks) override {
     apply(plan);
-    trainer_type training(*ctx_, model_, arena_.view(), plan.trainer,
+    trainer_type training(*ctx_, *placed_, placed_.arena(), plan.trainer,
                           plan.batch.sequences * plan.batch.length);
     batch_builder data(plan.sets, mixture(sources_of(plan), plan.trainer.seed), plan.batch);
     if (plan.resume != nullptr) restore(*plan.resume, training, data);
@@ -78,8 +74,10 @@ class model_session final : public session {
     return out;
   }
 
-  void save(const std::string& folder, const std::string& tokenizer, const json& extra) const override {
-    save_model(folder, model_, {loaded_.config.llama, extra, tokenizer, &loaded_.forms}, {.fresh = true});
+  void save(const std::string& folder, const std::string& tokenizer, const json& extra) override {
+    placed_.to_host(*ctx_);
+    save_model(folder, placed_.files(), {loaded_.config.llama, extra, tokenizer, &loaded_.forms},
+               {.fresh = true});
   }
 
  private:
@@ -94,7 +92,7 @@ class model_session final : public session {
     options.adapter_dropout = plan.adapter_dropout;
     options.lora_dropout = plan.lora_dropout;
     options.recompute_ffn = plan.recompute;
-    model_.set_options(options);
+    placed_->set_options(options);
   }
 
   [[nodiscard]] static std::vector<mixture_source> sources_of(const tuning_plan& plan) {
@@ -107,8 +105,10 @@ class model_session final : public session {
     const std::string file = from.place.folder + '/' + run_file;
     const json_fields run{from.run, file};
     const trainer_counters counters = parse_counters(run.get_object("counters"));
-    const index_t updates =
-        load_optimizer(from.place.folder, model_, training.first_moment(), training.second_moment());
+    buffer<float> m(placed_.trainable_count()), v(placed_.trainable_count());
+    const index_t updates = load_optimizer(from.place.folder, placed_.files(), m.view(), v.view());
+    upload(*ctx_, std::as_const(m).view(), training.first_moment());
+    upload(*ctx_, std::as_const(v).view(), training.second_moment());
     if (updates != counters.updates)
       pesc::detail::raise<format_error>(pesc::detail::concat(file, ": the run has ", counters.updates,
                                                              " updates, the optimiser's file ", updates));
@@ -117,17 +117,26 @@ class model_session final : public session {
   }
 
   void save_state(const tuning_plan& plan, const std::string& tokenizer, trainer_type& training,
-                  const batch_builder& data, const checkpoint_options& options) const {
+                  const batch_builder& data, const checkpoint_options& options) {
     json run = plan.settings;
     run.set("counters", to_json(training.counters())).set("order", to_json(data.state()));
-    save_run(plan.folder, model_, {loaded_.config.llama, loaded_.extra, tokenizer, &loaded_.forms},
-             {training.first_moment(), training.second_moment(), training.counters().updates}, run, options);
+    buffer<float> m(placed_.trainable_count()), v(placed_.trainable_count());
+    download(*ctx_, as_const(training.first_moment()), m.view());
+    download(*ctx_, as_const(training.second_moment()), v.view());
+    placed_.to_host(*ctx_);
+    save_run(plan.folder, placed_.files(), {loaded_.config.llama, loaded_.extra, tokenizer, &loaded_.forms},
+             {m.view(), v.view(), training.counters().updates}, run, options);
   }
 
-  cpu_backend* ctx_;
+  std::unique_ptr<X> ctx_;
   loaded_model<> loaded_;
-  buffer<float> arena_;
-  model_type model_;
+  placed_model<Layer> placed_;
 };
+
+template <class Layer>
+std::unique_ptr<session> make_model_session(std::unique_ptr<typename Layer::backend> ctx,
+                                            loaded_model<> model, std::uint64_t seed) {
+  return std::make_unique<model_session<Layer>>(std::move(ctx), std::move(model), seed);
+}
 
 }  // namespace pesc::tool

@@ -33,6 +33,7 @@ struct run_options {
   std::uint64_t seed = 1;
   std::string compute = "float";
   std::string isa = "auto";
+  std::string device = "cpu";
   data_options reading;
   index_t save_every = 100;
 };
@@ -68,6 +69,7 @@ void visit_run_options(Options& o, Visitor&& visit) {
   visit.choice("compute", o.compute, words{"float", "bf16"}, "How products with frozen weights are formed");
   visit.choice("isa", o.isa, words{"auto", "scalar", "avx2", "avx512", "avx512_bf16"},
                "Instruction set; auto: the best here");
+  visit.choice("device", o.device, words{"cpu", "cuda"}, "Where the model computes");
   visit.text("fields", o.reading.fields,
              "Names of the fields of a record: PROMPT,TARGET (default: known names)");
   visit.number("skip-bad", o.reading.skip_bad, index_t{0}, index_t{1'000'000'000},

@@ -5,13 +5,13 @@
 
 namespace pesc::tool {
 
-std::unique_ptr<cpu_backend> make_context(const machine& m) {
-  if (m.isa == "auto") return std::make_unique<cpu_backend>(m.threads);
+cpu::isa instruction_set(const machine& m) {
+  if (m.isa == "auto") return cpu::detect_isa();
   for (const cpu::isa level : {cpu::isa::scalar, cpu::isa::avx2, cpu::isa::avx512, cpu::isa::avx512_bf16}) {
     if (m.isa != cpu::name_of(level)) continue;
     if (level > cpu::detect_isa())
       refuse_usage("--isa ", m.isa, ": this processor has ", cpu::name_of(cpu::detect_isa()), " at most");
-    return std::make_unique<cpu_backend>(m.threads, cpu::runtime_isa{level});
+    return level;
   }
   refuse_usage("--isa ", m.isa, ": expected auto, scalar, avx2, avx512 or avx512_bf16");
 }
@@ -28,14 +28,18 @@ loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
   }
 }
 
-std::unique_ptr<session> make_session(cpu_backend& ctx, loaded_model<> model, const std::string& compute,
-                                      std::uint64_t seed) {
+std::unique_ptr<session> make_session(const machine& m, loaded_model<> model, std::uint64_t seed) {
+  if (m.device == "cuda") {
+#if defined(PESC_TOOL_CUDA)
+    return make_cuda(m, std::move(model), seed);
+#else
+    refuse_usage("--device cuda: this program was built without CUDA (configure with -DPESC_CUDA=ON)");
+#endif
+  }
   const bool sparse = model.sparse();
-  if (compute == "bf16")
-    return sparse ? make_sparse_bf16(ctx, std::move(model), seed)
-                  : make_dense_bf16(ctx, std::move(model), seed);
-  return sparse ? make_sparse_float(ctx, std::move(model), seed)
-                : make_dense_float(ctx, std::move(model), seed);
+  if (m.compute == "bf16")
+    return sparse ? make_sparse_bf16(m, std::move(model), seed) : make_dense_bf16(m, std::move(model), seed);
+  return sparse ? make_sparse_float(m, std::move(model), seed) : make_dense_float(m, std::move(model), seed);
 }
 
 }  // namespace pesc::tool

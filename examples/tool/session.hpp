@@ -43,7 +43,7 @@ class session {
 
   /// \brief Writes the model as the only state of a folder, with its tokenizer file.
   /// \param extra  goes under the key "pesc" of config.json
-  virtual void save(const std::string& folder, const std::string& tokenizer, const json& extra) const = 0;
+  virtual void save(const std::string& folder, const std::string& tokenizer, const json& extra) = 0;
 };
 
 /// \brief How and on what a session computes.
@@ -52,25 +52,30 @@ struct machine {
   std::string isa = "auto";  ///< instruction set
   std::string compute = "float";
   bool map = false;
+  std::string device = "cpu";
 };
-
-/// \brief The CPU context that a machine description asks for.
-/// \throws usage_error for an instruction set that this processor lacks
-[[nodiscard]] std::unique_ptr<cpu_backend> make_context(const machine& m);
 
 /// \brief Reads a model, and says on stderr what is odd about it.
 /// \param format  of the projections; nothing: as they are stored
 [[nodiscard]] loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
                                         const weight_options& format = {});
 
-/// \brief Makes the session that fits the model: dense or sparse, float or bf16.
+/// \brief Makes the session that fits the model and the machine: dense or sparse, float or bf16, CPU or CUDA.
 /// \param seed  of the trainable tensors that the model does not bring
-[[nodiscard]] std::unique_ptr<session> make_session(cpu_backend& ctx, loaded_model<> model,
-                                                    const std::string& compute, std::uint64_t seed);
+/// \throws usage_error for a machine that is not there
+[[nodiscard]] std::unique_ptr<session> make_session(const machine& m, loaded_model<> model,
+                                                    std::uint64_t seed);
 
-std::unique_ptr<session> make_dense_float(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
-std::unique_ptr<session> make_dense_bf16(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
-std::unique_ptr<session> make_sparse_float(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
-std::unique_ptr<session> make_sparse_bf16(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed);
+/// \brief The instruction set that a machine description asks for.
+/// \throws usage_error where this processor lacks it
+[[nodiscard]] cpu::isa instruction_set(const machine& m);
+
+std::unique_ptr<session> make_dense_float(const machine& m, loaded_model<> model, std::uint64_t seed);
+std::unique_ptr<session> make_dense_bf16(const machine& m, loaded_model<> model, std::uint64_t seed);
+std::unique_ptr<session> make_sparse_float(const machine& m, loaded_model<> model, std::uint64_t seed);
+std::unique_ptr<session> make_sparse_bf16(const machine& m, loaded_model<> model, std::uint64_t seed);
+
+/// \brief Any of the four on the CUDA device; in a build with CUDA only.
+std::unique_ptr<session> make_cuda(const machine& m, loaded_model<> model, std::uint64_t seed);
 
 }  // namespace pesc::tool

@@ -4,9 +4,9 @@
 
 namespace pesc::tool {
 
-std::unique_ptr<session> make_dense_float(cpu_backend& ctx, loaded_model<> model, std::uint64_t seed) {
-  return std::make_unique<model_session<dense_layer<moe_dynamic<float>, cpu_backend>>>(ctx, std::move(model),
-                                                                                       seed);
+std::unique_ptr<session> make_dense_float(const machine& m, loaded_model<> model, std::uint64_t seed) {
+  return make_model_session<dense_layer<moe_dynamic<float>, cpu_backend>>(
+      std::make_unique<cpu_backend>(m.threads, cpu::runtime_isa{instruction_set(m)}), std::move(model), seed);
 }
 
 }  // namespace pesc::tool

@@ -124,8 +124,7 @@ void report_end(const tuning_result& result, const run_setup& setup) {
 }
 
 /// \brief One step, saved and loaded again, in a folder of its own.
-int check_run(session& model, tuning_plan plan, const run_setup& setup, const tune_options& o,
-              cpu_backend& ctx) {
+int check_run(session& model, tuning_plan plan, const run_setup& setup, const machine& on) {
   const check_folder folder(setup.out);
   plan.folder = folder.path();
   plan.run.stop_after = 1;
@@ -133,15 +132,14 @@ int check_run(session& model, tuning_plan plan, const run_setup& setup, const tu
   double loss = 0.0;
   static_cast<void>(model.tune(plan, {[&](const step_record& r) { loss = r.loss; }, [] { return false; }}));
   static_cast<void>(load_run(folder.path()));
-  static_cast<void>(
-      make_session(ctx, open_model(folder.path(), {.map = o.map}, true), setup.options.compute, 0));
+  static_cast<void>(make_session(on, open_model(folder.path(), {.map = on.map}, true), 0));
   std::printf("check passed: tokenizer, data, memory, one step (loss %.4f), one save and load\n", loss);
   return done;
 }
 
 int tune_command(const tune_options& o) {
   run_setup setup = o.resume.empty() ? new_run(o) : saved_run(o);
-  const machine on{o.threads, setup.options.isa, setup.options.compute, o.map};
+  const machine on{o.threads, setup.options.isa, setup.options.compute, o.map, setup.options.device};
   loaded_model<> loaded = open_model(setup.read_from, on, o.quiet);
   const llama_config config = loaded.config.llama;
   if (!loaded.sparse() && !loaded.lora)
@@ -154,8 +152,7 @@ int tune_command(const tune_options& o) {
   const opened_tokenizer tokens = open_tokenizer(setup.tokenizer, loaded);
   const prepared_data data = prepare_data(setup.data, setup.options, tokens.text, config, o.quiet);
 
-  const auto ctx = make_context(on);
-  const auto model = make_session(*ctx, std::move(loaded), setup.options.compute, setup.options.seed);
+  const auto model = make_session(on, std::move(loaded), setup.options.seed);
   tuning_plan plan = to_plan(setup.options, std::max(config.bos, 0));
   plan.sets = data.pointers();
   plan.weights = data.weights;
@@ -164,7 +161,7 @@ int tune_command(const tune_options& o) {
   plan.tokenizer = tokens.file;
   plan.run.stop_after = o.stop_after;
   check_memory(*model, plan, o.memory_limit, o.force, o.quiet);
-  if (o.check) return check_run(*model, plan, setup, o, *ctx);
+  if (o.check) return check_run(*model, plan, setup, on);
 
   pesc::detail::make_folders(setup.out);
   check_disk(*model, setup.out, o.force);

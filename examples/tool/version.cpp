@@ -8,6 +8,18 @@
 
 namespace pesc::tool {
 
+namespace {
+
+std::string cuda_text() {
+#if defined(PESC_TOOL_CUDA)
+  return PESC_TOOL_CUDA;
+#else
+  return "none";
+#endif
+}
+
+}  // namespace
+
 std::string version_text() {
   std::string compiler;
 #if defined(__clang__)
@@ -23,7 +35,7 @@ std::string version_text() {
       sets += pesc::detail::concat(sets.empty() ? "" : " ", cpu::name_of(level));
   return pesc::detail::concat("pesc ", version_string, "\ncompiler: ", compiler, "\ninstruction sets: ", sets,
                               "\nEigen: ", EIGEN_WORLD_VERSION, '.', EIGEN_MAJOR_VERSION, '.',
-                              EIGEN_MINOR_VERSION, "\nCUDA: none");
+                              EIGEN_MINOR_VERSION, "\nCUDA: ", cuda_text());
 }
 
 }  // namespace pesc::tool

@@ -12,4 +12,6 @@ pesc::matrix_view<float> run_on_cpu(pesc::cpu_backend& ctx, pesc::matrix_view<fl
   return y;
 }
 
-void run_on_device(pesc::cuda_backend& ctx, pesc::matrix_view<float, pesc::device_space> y) { fill(ctx, y, 1.0f); }
+void run_on_device(pesc::cuda_backend& ctx, pesc::matrix_view<float, pesc::device_space> y) {
+  fill(ctx, y, 1.0f);
+}

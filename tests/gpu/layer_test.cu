@@ -24,6 +24,18 @@ constexpr case_sizes all_sizes[] = {
     {65, 63, 3, 1, 7, 1, 5}, {128, 64, 1, 1, 1, 0, 70},
 };
 
+/// \brief Whether `forward` takes views of this memory.
+template <class Layer, class Space>
+concept takes_views_of = requires(const Layer& layer, cuda_backend& ctx,
+                                  pesc::matrix_view<const float, Space> x, pesc::matrix_view<float, Space> y,
+                                  typename Layer::buffers& b) {
+  layer.forward(ctx, x, y, b);
+};
+
+using default_layer = pesc::moe_layer<pesc::moe_defaults, cuda_backend>;
+static_assert(takes_views_of<default_layer, pesc::device_space>);
+static_assert(!takes_views_of<default_layer, pesc::host_space>, "a host view would be read on the device");
+
 /// \brief A layer on the device over caller memory, and the memory of its calls.
 template <class Config>
 class device_layer {

@@ -190,19 +190,17 @@ TEST_SUITE("gpu/quantized_matmul") {
   }
 
   // With activations that bfloat16 holds exactly, only the weights are rounded: codes alone where scales come after the
-  // sums, otherwise products of code and scale.
+  // sums (1.38e-3 for normal weights), otherwise products of code and scale (1.65e-3).
   TEST_CASE("the error of rounded weights is that of their rounding") {
     cuda_backend ctx;
     const frozen_case w(ctx, nf4<64>::info(), 256, 2048);
     for (const index_t tokens : {4, 16, 24}) {
       const error_size e = product_error(ctx, w, tokens, {false, false, true}, 0, true);
-      MESSAGE("codes, ", tokens, " tokens: ", e.rms);
-      CHECK(e.rms <= 1.3e-3);
+      CHECK(e.rms <= 1.5e-3);
     }
     for (const bool transpose : {false, true}) {
       const error_size e = product_error(ctx, w, 64, {transpose, false, true}, 0, true);
-      MESSAGE("weights: ", e.rms);
-      CHECK(e.rms <= 1.9e-3);
+      CHECK(e.rms <= 1.8e-3);
     }
   }
 

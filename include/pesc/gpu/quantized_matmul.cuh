@@ -37,8 +37,9 @@ bool multiply_stream(context& ctx, const frozen_product& p, workspace<device_spa
   const stream_memory memory = stream_memory_of<Source, Tiles>(ctx.limits(), s, p.x.rows);
   s.p = p;
   s.large_bytes = static_cast<std::uint32_t>(memory.large_bytes);
-  s.closing_place = static_cast<std::uint32_t>(memory.closing_place);
+  s.small_bytes = static_cast<std::uint32_t>(memory.small_bytes);
   s.x_vectors = rows_of_vectors(p.x);
+  s.y_vectors = rows_of_vectors(p.y);
   s.tickets = ctx.tickets().data;
   launch_shape shape = grid_1d(index_t{s.slices} * s.slice_blocks * stream_warps * 32, stream_warps * 32);
   shape.shared_bytes = memory.launch_bytes;

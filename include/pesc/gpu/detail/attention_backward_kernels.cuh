@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(Tile::threads, 1)
                                     device_matrix<float> dq) {
   extern __shared__ float4 attention_memory[];
   const attention_backward_memory<Tile> memory(reinterpret_cast<float*>(attention_memory));
-  const tile_place<Tile> at;
+  const span_tile<Tile> at;
   attention_span span;
   index_t place;
   if (!find_item_tile<Tile>(in, span, place)) return;
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(Tile::threads, 1)
                                   device_matrix<float> dk, device_matrix<float> dv) {
   extern __shared__ float4 attention_memory[];
   const attention_backward_memory<Tile> memory(reinterpret_cast<float*>(attention_memory));
-  const tile_place<Tile> at;
+  const span_tile<Tile> at;
   const auto keys_of = [](const attention_span& s) { return s.past + s.query_end - s.query_begin; };
   attention_span span;
   index_t place;

@@ -188,7 +188,7 @@ __device__ void start_streamed_copies(const From& from, int first, int count, bo
 
 /// \brief Where a thread stands in its tile.
 template <class Tile>
-struct tile_place {
+struct span_tile {
   int warp = static_cast<int>(threadIdx.x) / 32;
   int lane = static_cast<int>(threadIdx.x) % 16;  ///< streamed rows lane + 16 c, columns 4 lane + 64 c
   int line =
@@ -199,7 +199,7 @@ struct tile_place {
 template <class Tile>
 __device__ void multiply_rows(const float* resident, const float* streamed, int head_dim,
                               float (&products)[Tile::lines][Tile::share]) {
-  const tile_place<Tile> at;
+  const span_tile<Tile> at;
   const float* mine = resident + at.line * Tile::dim;
   const float* theirs = streamed + at.lane * Tile::pitch;
 #pragma unroll
@@ -227,7 +227,7 @@ __device__ void multiply_rows(const float* resident, const float* streamed, int 
 template <class Tile>
 __device__ void add_weighted_rows(const float (&weights)[Tile::lines][Tile::share], const float* streamed,
                                   float* scratch, float (&sums)[Tile::lines][Tile::columns]) {
-  const tile_place<Tile> at;
+  const span_tile<Tile> at;
   constexpr int chunk = Tile::weight_rows / 16;
   float* lines = scratch + at.line % Tile::warp_rows;
 #pragma unroll
@@ -269,7 +269,7 @@ __device__ void add_weighted_rows(const float (&weights)[Tile::lines][Tile::shar
 template <class Tile>
 __device__ void write_row(const float (&sums)[Tile::columns], float factor, int head_dim, bool vectors,
                           float* row) {
-  const tile_place<Tile> at;
+  const span_tile<Tile> at;
 #pragma unroll
   for (int c = 0; c < Tile::columns; c += 4) {
     const int col = 4 * at.lane + 16 * c;
@@ -292,7 +292,7 @@ __device__ void write_row(const float (&sums)[Tile::columns], float factor, int 
 /// \param past  number of keys before those of the span's first row, less the first key of the step
 template <class Tile>
 __device__ void hide_later_keys(int item, int past, int share, float (&scores)[Tile::lines][Tile::share]) {
-  const tile_place<Tile> at;
+  const span_tile<Tile> at;
 #pragma unroll
   for (int r = 0; r < Tile::lines; ++r) {
     const int last = past + (item + r) / share;
@@ -334,7 +334,7 @@ __global__ void __launch_bounds__(Tile::threads, 3)
   extern __shared__ float4 attention_memory[];
   float* queries = reinterpret_cast<float*>(attention_memory);
   float* streamed = queries + Tile::resident_floats;
-  const tile_place<Tile> at;
+  const span_tile<Tile> at;
   float* weights = streamed + Tile::streamed_floats + at.warp * Tile::weight_floats;
 
   attention_span span;

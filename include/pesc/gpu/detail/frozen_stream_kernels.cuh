@@ -19,11 +19,11 @@ struct stream_product {
   std::uint32_t cells = 0;
   std::uint32_t slices = 1;
   std::uint32_t slice_blocks = 1;
-  std::uint32_t parts = 1;  ///< of a tile and slice that have memory
-  std::uint32_t large_bytes =
-      0;  ///< of shared memory: x, and the sums of tiles that end inside the range of a warp
-  std::uint32_t closing_place = 0;  ///< of the latter
-  bool x_vectors = false;           ///< rows of x are aligned to 16 bytes
+  std::uint32_t parts = 1;        ///< of a tile and slice that have memory
+  std::uint32_t large_bytes = 0;  ///< of shared memory: x
+  std::uint32_t small_bytes = 0;  ///< notes, and the sums of tiles that end inside the range of a warp
+  bool x_vectors = false;         ///< rows of x are aligned to 16 bytes
+  bool y_vectors = false;         ///< rows of y are
   float* partial = nullptr;  ///< [slice][tile + block][token][feature], the tiles of a slice and its blocks
   unsigned* tickets = nullptr;  ///< one a tile
 
@@ -41,13 +41,18 @@ template <int Tiles>
 inline constexpr int sum_pitch = Tiles * 16 + 4;
 
 inline constexpr int stream_warps = 8;
-inline constexpr int stream_most_tiles = 64;  ///< of a block
+inline constexpr int stream_most_tiles = 32;  ///< of a block
+inline constexpr int stream_most_slices = 16;
 
 /// \brief What the warps of a block tell one another. Not a static variable, which would move the table from its place.
 struct stream_notes {
   std::uint32_t heads[stream_warps];  ///< first tile of each warp
   std::uint32_t tails[stream_warps];  ///< last one
-  bool last[stream_most_tiles];       ///< this block came last to a tile
+  /// Of the tiles of the block: bits of the warps whose last tile it is, and bit 8 if it ends inside the range of a warp.
+  std::uint32_t sums[stream_most_tiles];
+  std::uint32_t last[stream_most_tiles];  ///< this block came last to it
+  std::uint32_t parts[stream_most_tiles *
+                      stream_most_slices];  ///< of it in each slice: 64 times the first one + their number
 };
 
 /// \brief Rounds columns [first, first + 64 cells) of x to bfloat16 into shared memory.
@@ -56,8 +61,8 @@ __device__ inline void stage_tokens(const stream_product& s, std::uint32_t first
   const auto& x = s.p.x;
   const std::uint32_t pieces = cells * 16;  // of four columns
   const std::uint32_t tokens = static_cast<std::uint32_t>(x.rows);
-  for (std::uint32_t i = threadIdx.x; i < tokens * pieces; i += stream_warps * 32) {
-    const std::uint32_t token = i / pieces, piece = i % pieces;
+  std::uint32_t token = threadIdx.x / pieces, piece = threadIdx.x % pieces;
+  while (token < tokens) {
     const float* from = x.row(token) + first * 64 + piece * 4;
     float4 v;
     if (s.x_vectors)
@@ -65,6 +70,11 @@ __device__ inline void stage_tokens(const stream_product& s, std::uint32_t first
     else
       v = make_float4(from[0], from[1], from[2], from[3]);
     store_shared_8(place + token * stream_pitch(cells) + piece * 8, bf16_pair(v.x, v.y), bf16_pair(v.z, v.w));
+    piece += stream_warps * 32;
+    while (piece >= pieces) {
+      piece -= pieces;
+      ++token;
+    }
   }
 }
 
@@ -168,10 +178,11 @@ struct stream_warp {
   }
 };
 
-/// \brief The part of a block: adds the sums of its warps, then those of the blocks of a tile.
+/// \brief The part of a block: adds the sums of its warps, then those of the blocks of a tile. All threads take part.
 template <int Tiles>
 struct stream_result {
   static constexpr std::uint32_t features = Tiles * 16;
+  static constexpr std::uint32_t threads = stream_warps * 32;
   const stream_product& s;
   work_split split;
   std::uint32_t slice, block, begin, end, first_tile, tile_count;
@@ -181,66 +192,107 @@ struct stream_result {
     return s.slices == 1 && tile * split.depth >= begin && (tile + 1) * split.depth <= end;
   }
 
-  __device__ void write(std::uint32_t tile, std::uint32_t token, std::uint32_t feature, float v) const {
-    const index_t col = index_t{tile} * features + feature;
-    if (col >= s.p.y.cols) return;
-    float& y = s.p.y(token, col);
-    y = s.p.accumulate ? y + v : v;
+  /// \brief Four features of a token to y.
+  __device__ void write(std::uint32_t tile, std::uint32_t token, std::uint32_t feature,
+                        const float4& v) const {
+    const index_t col = index_t{tile} * features + feature, left = s.p.y.cols - col;
+    float* y = s.p.y.row(token) + col;
+    if (s.y_vectors && left >= 4) {
+      float4 out = v;
+      if (s.p.accumulate) {
+        const float4 old = *reinterpret_cast<const float4*>(y);
+        out = make_float4(old.x + v.x, old.y + v.y, old.z + v.z, old.w + v.w);
+      }
+      *reinterpret_cast<float4*>(y) = out;
+    } else {
+      const float values[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        if (j < left) y[j] = s.p.accumulate ? y[j] + values[j] : values[j];
+    }
   }
 
-  __device__ float* part(std::uint32_t of_slice, std::uint32_t tile, std::uint32_t owner) const {
-    const std::uint32_t place = of_slice * (s.tiles + s.slice_blocks) + tile + owner;
-    return s.partial + place * (s.p.y.rows * features);
-  }
-
-  /// \brief Calls `f(tile, element)` for all elements of the tiles of this block, [token][feature].
+  /// \brief Calls `f(tile, place)` for all tiles of the block and all groups of four features, counted [token][features / 4].
   template <class F>
   __device__ void for_elements(F&& f) const {
-    const std::uint32_t elements = static_cast<std::uint32_t>(s.p.y.rows) * features;
-    for (std::uint32_t i = threadIdx.x; i < tile_count * elements; i += stream_warps * 32)
-      f(first_tile + i / elements, i % elements);
+    const std::uint32_t elements = static_cast<std::uint32_t>(s.p.y.rows) * (features / 4);
+    for (std::uint32_t i = threadIdx.x; i < tile_count * elements; i += threads) {
+      const std::uint32_t tile = i / elements;
+      f(tile, i - tile * elements);
+    }
   }
 
-  /// rief Adds the sums of the warps, in the order of their cells.
+  __device__ float4* part(std::uint32_t number) const {
+    return reinterpret_cast<float4*>(s.partial) + index_t{number} * s.p.y.rows * (features / 4);
+  }
+  __device__ static float4 plus(const float4& a, const float4& b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+  }
+  __device__ static float4 load_sums(std::uint32_t place) {
+    const uint4 bits = load_shared_16(place);
+    return make_float4(__uint_as_float(bits.x), __uint_as_float(bits.y), __uint_as_float(bits.z),
+                       __uint_as_float(bits.w));
+  }
+
+  /// \brief Notes for each tile where its sums and its parts are.
+  __device__ void prepare() const {
+    for (std::uint32_t i = threadIdx.x; i < tile_count; i += threads) {
+      std::uint32_t sums = 0;
+#pragma unroll
+      for (int w = 0; w < stream_warps; ++w) {
+        if (notes.tails[w] == first_tile + i)
+          sums |= 1u << w;
+        else if (notes.heads[w] <= first_tile + i && first_tile + i < notes.tails[w])
+          sums |= 1u << stream_warps;
+      }
+      notes.sums[i] = sums;
+    }
+    for (std::uint32_t i = threadIdx.x; i < tile_count * s.slices; i += threads) {
+      const std::uint32_t tile = i / s.slices, of_slice = i % s.slices;
+      const work_split other = s.split(of_slice);
+      const std::uint32_t first = other.first_owner(first_tile + tile);
+      notes.parts[i] = (of_slice * (s.tiles + s.slice_blocks) + first_tile + tile + first) * 64 +
+                       other.owners(first_tile + tile);
+    }
+  }
+
+  /// \brief Adds the sums of the warps, in the order of their cells.
   __device__ void combine_warps(std::uint32_t tail_sums, std::uint32_t closing_sums) const {
     const std::uint32_t sums_bytes = static_cast<std::uint32_t>(s.p.y.rows) * sum_pitch<Tiles> * 4;
     for_elements([&](std::uint32_t tile, std::uint32_t element) {
-      const std::uint32_t token = element / features, feature = element % features;
+      const std::uint32_t token = element / (features / 4), feature = element % (features / 4) * 4;
       const std::uint32_t place = (token * sum_pitch<Tiles> + feature) * 4;
-      float v = 0.0f;
-      for (int w = 0; w < stream_warps; ++w) {
-        if (notes.tails[w] == tile)
-          v += __uint_as_float(load_shared(tail_sums + w * sums_bytes + place));
-        else if (notes.heads[w] <= tile && tile < notes.tails[w])
-          v += __uint_as_float(load_shared(closing_sums + (tile - first_tile) * sums_bytes + place));
-      }
-      if (whole(tile))
-        write(tile, token, feature, v);
+      const std::uint32_t sums = notes.sums[tile];
+      float4 v = make_float4(0, 0, 0, 0);
+#pragma unroll
+      for (int w = 0; w < stream_warps; ++w)
+        if ((sums >> w & 1u) != 0) v = plus(v, load_sums(tail_sums + w * sums_bytes + place));
+      // The warp in whose range the tile ends comes after those whose ranges end in it.
+      if (sums >> stream_warps != 0) v = plus(v, load_sums(closing_sums + tile * sums_bytes + place));
+      if (whole(first_tile + tile))
+        write(first_tile + tile, token, feature, v);
       else
-        part(slice, tile, block)[element] = v;
+        part(slice * (s.tiles + s.slice_blocks) + first_tile + tile + block)[element] = v;
     });
   }
 
-  /// \brief The last block of each tile adds the parts, in the order of the depth. All threads take part.
+  /// \brief The last block of each tile adds the parts, in the order of the depth.
   __device__ void combine_blocks() const {
     __syncthreads();
-    if (threadIdx.x < tile_count) {
-      const std::uint32_t tile = first_tile + threadIdx.x;
+    for (std::uint32_t i = threadIdx.x; i < tile_count; i += threads) {
       unsigned expected = 0;
-      for (std::uint32_t i = 0; i < s.slices; ++i) expected += s.split(i).owners(tile);
-      notes.last[threadIdx.x] = !whole(tile) && last_of(s.tickets + tile, expected);
+      for (std::uint32_t j = 0; j < s.slices; ++j) expected += notes.parts[i * s.slices + j] % 64;
+      notes.last[i] = !whole(first_tile + i) && last_of(s.tickets + first_tile + i, expected) ? 1 : 0;
     }
     __syncthreads();
     for_elements([&](std::uint32_t tile, std::uint32_t element) {
-      if (!notes.last[tile - first_tile]) return;
-      float v = 0.0f;
-      for (std::uint32_t i = 0; i < s.slices; ++i) {
-        const work_split of_slice = s.split(i);
-        const std::uint32_t first = of_slice.first_owner(tile), owners = of_slice.owners(tile);
-        for (std::uint32_t owner = first; owner < first + owners; ++owner)
-          v += __ldcg(part(i, tile, owner) + element);
+      if (notes.last[tile] == 0) return;
+      float4 v = make_float4(0, 0, 0, 0);
+      for (std::uint32_t j = 0; j < s.slices; ++j) {
+        const std::uint32_t parts = notes.parts[tile * s.slices + j];
+        for (std::uint32_t k = 0; k < parts % 64; ++k) v = plus(v, __ldcg(part(parts / 64 + k) + element));
       }
-      write(tile, element / features, element % features, v);
+      write(first_tile + tile, element / (features / 4), element % (features / 4) * 4, v);
     });
   }
 };
@@ -295,7 +347,7 @@ __global__ void __launch_bounds__(stream_warps * 32, 1)
     state.load_scales(w, scale_place, now.run);
   }
 
-  const table_memory<Source::stride> memory(stream_small_bytes<Source>, s.large_bytes);
+  const table_memory<Source::stride> memory(s.small_bytes, s.large_bytes);
   Source::template prepare<stream_warps * 32>(w, memory);
   // A block inside one tile needs only a part of the slice.
   const std::uint32_t first_tile = begin / depth, last_tile = (end - 1) / depth;
@@ -313,6 +365,7 @@ __global__ void __launch_bounds__(stream_warps * 32, 1)
   const Source source(memory);
   const std::uint32_t token_count = static_cast<std::uint32_t>(s.p.x.rows);
   const std::uint32_t sums_bytes = token_count * sum_pitch<Tiles> * 4;
+  const std::uint32_t closing_sums = memory.small + stream_small_bytes<Source>;
 #pragma unroll
   for (int n = 0; n < TokenTiles; ++n)
     state.tokens[n] =
@@ -343,17 +396,17 @@ __global__ void __launch_bounds__(stream_warps * 32, 1)
       now = next;
     } while (now.tile == tile && !now.empty());
     if (now.empty()) break;
-    state.store(memory.large + s.closing_place + (tile - first_tile) * sums_bytes, token_count);
+    state.store(closing_sums + (tile - first_tile) * sums_bytes, token_count);
     state.clear();
   }
 
-  // The table and x have served.
-  __syncthreads();
-  if (start < stop) state.store(memory.table + warp * sums_bytes, token_count);
-  __syncthreads();
   const stream_result<Tiles> result{
       s, split, slice, block, begin, end, first_tile, last_tile - first_tile + 1, notes};
-  result.combine_warps(memory.table, memory.large + s.closing_place);
+  result.prepare();
+  __syncthreads();  // the table and x have served
+  if (start < stop) state.store(memory.table + warp * sums_bytes, token_count);
+  __syncthreads();
+  result.combine_warps(memory.table, closing_sums);
   result.combine_blocks();
 }
 

@@ -96,12 +96,13 @@ template <int Tiles, int TokenTiles>
 __device__ void write_sums(const frozen_product& p, const float (&sum)[Tiles * TokenTiles][4],
                            std::uint32_t memory, index_t feature, index_t token) {
   const std::uint32_t lane = threadIdx.x % 32;
-  // Rows of 20 floats: the lanes of a warp use all banks on both ways.
+  // Rows of 20 floats; eight lanes read four chunks of rows r and r + 4: all banks are used on both ways.
+  const std::uint32_t row = lane / 8 + lane / 4 % 2 * 4, chunk = lane % 4;
   const std::uint32_t to = memory + (lane % 4 * 40 + lane / 4) * 4,
-                      from = memory + (lane / 4 * 20 + lane % 4 * 4) * 4;
+                      from = memory + (row * 20 + chunk * 4) * 4;
   const bool vectors = reinterpret_cast<std::uintptr_t>(p.y.data) % 16 == 0 && p.y.stride % 4 == 0;
-  float* y = p.y.data + (token + lane / 4) * p.y.stride + feature + lane % 4 * 4;
-  const index_t rows = p.y.rows - token - lane / 4, cols = p.y.cols - feature - lane % 4 * 4;
+  float* y = p.y.data + (token + row) * p.y.stride + feature + chunk * 4;
+  const index_t rows = p.y.rows - token - row, cols = p.y.cols - feature - chunk * 4;
 #pragma unroll
   for (int i = 0; i < Tiles; ++i)
 #pragma unroll

@@ -71,7 +71,7 @@ inline constexpr index_t stream_most_parts = 16;
 /// \brief Shared memory of a block of `frozen_stream_kernel`.
 struct stream_memory {
   bool possible = false;
-  index_t closing_place = 0;
+  index_t small_bytes = 0;
   index_t large_bytes = 0;
   index_t launch_bytes = 0;
 };
@@ -84,12 +84,12 @@ template <class Source, int Tiles>
   const index_t block_tiles = (units + depth - 2) / (s.cells / s.slices) + 1;
   const index_t sums = tokens * sum_pitch<Tiles> * 4;
   stream_memory out;
-  out.closing_place = round_up(std::max(tokens * stream_pitch(static_cast<std::uint32_t>(depth)),
-                                        stream_warps * sums - 256 * Source::stride),
-                               128);
-  out.large_bytes = out.closing_place + (block_tiles - 1) * sums;
-  out.launch_bytes = table_memory<Source::stride>::bytes(limits.compute_capability,
-                                                         stream_small_bytes<Source>, out.large_bytes);
+  // The sums of the warps take the place of the table and of x.
+  out.large_bytes = std::max(tokens * stream_pitch(static_cast<std::uint32_t>(depth)),
+                             stream_warps * sums - 256 * Source::stride);
+  out.small_bytes = stream_small_bytes<Source> + (block_tiles - 1) * sums;
+  out.launch_bytes =
+      table_memory<Source::stride>::bytes(limits.compute_capability, out.small_bytes, out.large_bytes);
   out.possible = block_tiles <= stream_most_tiles && out.launch_bytes <= limits.shared_bytes;
   return out;
 }
@@ -109,7 +109,7 @@ template <class Source, int Tiles>
     // At least two cells a warp, and not too many parts of a tile.
     const index_t blocks = std::min(
         {limits.multiprocessors * waves, ceil_div(units, 2 * stream_warps), tiles * (stream_most_parts / 2)});
-    for (index_t slices = 1; slices <= std::min(blocks, cells); ++slices) {
+    for (index_t slices = 1; slices <= std::min({blocks, cells, index_t{stream_most_slices}}); ++slices) {
       if (tiles * slices + blocks > tiles * stream_most_parts || units * blocks >= index_t{1} << 32) break;
       stream_product s;
       s.tiles = static_cast<std::uint32_t>(tiles);
