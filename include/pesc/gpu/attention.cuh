@@ -117,11 +117,12 @@ void launch_attention_backward(context& ctx, attention_inputs in, const attentio
 /// \param k  [keys, kv_heads * head_dim]; query head h reads kv head h / (heads / kv_heads)
 /// \param spans  in device memory; query rows of different spans do not overlap
 /// \throws shape_error for heads of more than 256 elements
-inline void attention(context& ctx, matrix_view<const float, device_space> q,
-                      matrix_view<const float, device_space> k, matrix_view<const float, device_space> v,
-                      vector_view<const attention_span, device_space> spans, const attention_shape& shape,
-                      matrix_view<float, device_space> out, matrix_view<float, device_space> lse,
-                      workspace<device_space>& ws) {
+template <class Lazy = void>
+void attention(context& ctx, matrix_view<const float, device_space> q,
+               matrix_view<const float, device_space> k, matrix_view<const float, device_space> v,
+               vector_view<const attention_span, device_space> spans, const attention_shape& shape,
+               matrix_view<float, device_space> out, matrix_view<float, device_space> lse,
+               workspace<device_space>& ws) {
   const auto in = detail::attention_operands(q, k, v, spans, shape);
   const workspace<device_space>::scope scope(ws);
   const detail::attention_parts parts = detail::take_parts(ws);
@@ -138,15 +139,15 @@ inline void attention(context& ctx, matrix_view<const float, device_space> q,
 ///
 /// Keys of different spans must not overlap; rows outside all spans are not written.
 /// \throws shape_error as above
-inline void attention_backward(context& ctx, matrix_view<const float, device_space> q,
-                               matrix_view<const float, device_space> k,
-                               matrix_view<const float, device_space> v,
-                               vector_view<const attention_span, device_space> spans,
-                               const attention_shape& shape, matrix_view<const float, device_space> out,
-                               matrix_view<const float, device_space> lse,
-                               matrix_view<const float, device_space> dout,
-                               matrix_view<float, device_space> dq, matrix_view<float, device_space> dk,
-                               matrix_view<float, device_space> dv, workspace<device_space>& ws) {
+template <class Lazy = void>
+void attention_backward(context& ctx, matrix_view<const float, device_space> q,
+                        matrix_view<const float, device_space> k, matrix_view<const float, device_space> v,
+                        vector_view<const attention_span, device_space> spans, const attention_shape& shape,
+                        matrix_view<const float, device_space> out,
+                        matrix_view<const float, device_space> lse,
+                        matrix_view<const float, device_space> dout, matrix_view<float, device_space> dq,
+                        matrix_view<float, device_space> dk, matrix_view<float, device_space> dv,
+                        workspace<device_space>& ws) {
   const auto in = detail::attention_operands(q, k, v, spans, shape);
   const workspace<device_space>::scope scope(ws);
   const detail::attention_gradient_inputs gradient{out, lse, dout, ws.take<float>(q.rows, shape.heads)};

@@ -22,6 +22,9 @@ struct device_limits {
 ///
 /// Everything is ordered by the stream; nothing waits for it but `synchronize` and `download`. Used by one thread at a time;
 /// layers may share it in sequence. The device must be current in the calling thread.
+///
+/// Operations that need no template parameter have an unused one, `Lazy`: a unit then compiles the kernels that it calls,
+/// not all there are.
 class context {
  public:
   using memory_space = device_space;

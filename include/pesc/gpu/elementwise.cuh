@@ -149,8 +149,9 @@ void gated_activate_backward(context& ctx, A, matrix_view<const float, device_sp
 }
 
 /// \brief y += alpha * x.
-inline void add_scaled(context& ctx, matrix_view<const float, device_space> x, float alpha,
-                       matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void add_scaled(context& ctx, matrix_view<const float, device_space> x, float alpha,
+                matrix_view<float, device_space> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols);
   detail::flatten(x, y);
   detail::with_width<4>(
@@ -162,8 +163,8 @@ inline void add_scaled(context& ctx, matrix_view<const float, device_space> x, f
 }
 
 /// \brief Adds `bias` to every row of `y`.
-inline void add_bias(context& ctx, vector_view<const float, device_space> bias,
-                     matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void add_bias(context& ctx, vector_view<const float, device_space> bias, matrix_view<float, device_space> y) {
   PESC_ASSERT(bias.size == y.cols);
   detail::with_width<4>(
       [&](auto width) {
@@ -175,8 +176,9 @@ inline void add_bias(context& ctx, vector_view<const float, device_space> bias,
 
 namespace detail {
 
-inline void launch_dropout(context& ctx, device_matrix<const float> x, const std::int32_t* row_ids, float p,
-                           const random_stream& s, device_matrix<float> y) {
+template <class Lazy = void>
+void launch_dropout(context& ctx, device_matrix<const float> x, const std::int32_t* row_ids, float p,
+                    const random_stream& s, device_matrix<float> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols && p >= 0.0f && p < 1.0f);
   with_width<4>(
       [&](auto width) {
@@ -191,15 +193,17 @@ inline void launch_dropout(context& ctx, device_matrix<const float> x, const std
 /// \brief y = x / (1 - p) where s.uniform(row, column) >= p, else 0; `y` may be `x`, 0 <= p < 1.
 ///
 /// Seed and step of the stream come from the step values where the context has them. The bits are those of the CPU.
-inline void dropout(context& ctx, matrix_view<const float, device_space> x, float p, const random_stream& s,
-                    matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void dropout(context& ctx, matrix_view<const float, device_space> x, float p, const random_stream& s,
+             matrix_view<float, device_space> y) {
   detail::launch_dropout(ctx, x, nullptr, p, s, y);
 }
 
 /// \brief As `dropout`, with the mask row of row i named by `row_ids[i]`, so that a mask does not depend on grouping.
-inline void dropout_rows(context& ctx, matrix_view<const float, device_space> x,
-                         vector_view<const std::int32_t, device_space> row_ids, float p,
-                         const random_stream& s, matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void dropout_rows(context& ctx, matrix_view<const float, device_space> x,
+                  vector_view<const std::int32_t, device_space> row_ids, float p, const random_stream& s,
+                  matrix_view<float, device_space> y) {
   PESC_ASSERT(row_ids.size >= x.rows);
   detail::launch_dropout(ctx, x, row_ids.data, p, s, y);
 }

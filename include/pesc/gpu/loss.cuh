@@ -10,9 +10,10 @@ namespace pesc::gpu {
 ///
 /// A target of -1 means none: loss 0 and a gradient of zeros. `dlogits` may be `logits`. The scale comes from the step
 /// values where the context has them.
-inline void cross_entropy(context& ctx, matrix_view<const float, device_space> logits,
-                          vector_view<const std::int32_t, device_space> targets, float scale,
-                          vector_view<float, device_space> losses, matrix_view<float, device_space> dlogits) {
+template <class Lazy = void>
+void cross_entropy(context& ctx, matrix_view<const float, device_space> logits,
+                   vector_view<const std::int32_t, device_space> targets, float scale,
+                   vector_view<float, device_space> losses, matrix_view<float, device_space> dlogits) {
   PESC_ASSERT(targets.size == logits.rows && losses.size >= logits.rows);
   PESC_ASSERT(dlogits.data == nullptr || (dlogits.rows == logits.rows && dlogits.cols == logits.cols));
   const auto written = dlogits.data == nullptr ? logits : as_const(dlogits);
@@ -28,8 +29,9 @@ inline void cross_entropy(context& ctx, matrix_view<const float, device_space> l
 }
 
 /// \brief y[i] = table[ids[i]].
-inline void embedding(context& ctx, matrix_view<const float, device_space> table,
-                      vector_view<const std::int32_t, device_space> ids, matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void embedding(context& ctx, matrix_view<const float, device_space> table,
+               vector_view<const std::int32_t, device_space> ids, matrix_view<float, device_space> y) {
   PESC_ASSERT(ids.size == y.rows && table.cols == y.cols);
   detail::with_width<4>(
       [&](auto width) {

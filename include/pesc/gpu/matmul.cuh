@@ -102,9 +102,9 @@ inline constexpr index_t most_part_elements = 1 << 20;  ///< of the partial resu
 /// Products and sums have the precision of float; they are formed on tensor cores (detail/tf32.cuh). An
 /// element of a or b that is not finite makes the results that it takes part in NaN. Long sums are cut into
 /// parts, which are added in their order: results are the same in every run.
-inline void matmul(context& ctx, matrix_view<const float, device_space> a,
-                   matrix_view<const float, device_space> b, matrix_view<float, device_space> y,
-                   const matmul_options& options, workspace<device_space>& ws) {
+template <class Lazy = void>
+void matmul(context& ctx, matrix_view<const float, device_space> a, matrix_view<const float, device_space> b,
+            matrix_view<float, device_space> y, const matmul_options& options, workspace<device_space>& ws) {
   const workspace<device_space>::scope scope(ws);
   detail::product p = detail::whole_product(a, b, y, options);
   PESC_ASSERT(p.rows == (options.transpose_a ? a.cols : a.rows));
@@ -136,10 +136,11 @@ inline void matmul(context& ctx, matrix_view<const float, device_space> a,
 /// \brief For each group g: y[rows of g] (+)= alpha a[rows of g] op(b[g]). Precision as of `matmul`.
 ///
 /// \param offsets  first row of each group and the end of the last, ascending; rows beyond stay as they are
-inline void grouped_matmul(context& ctx, vector_view<const std::int32_t, device_space> offsets,
-                           matrix_view<const float, device_space> a, batch_view<const float, device_space> b,
-                           matrix_view<float, device_space> y, const matmul_options& options,
-                           workspace<device_space>& ws) {
+template <class Lazy = void>
+void grouped_matmul(context& ctx, vector_view<const std::int32_t, device_space> offsets,
+                    matrix_view<const float, device_space> a, batch_view<const float, device_space> b,
+                    matrix_view<float, device_space> y, const matmul_options& options,
+                    workspace<device_space>& ws) {
   PESC_ASSERT(!options.transpose_a && offsets.size == b.count + 1);
   if (ws.counting() || y.empty()) return;
   detail::product p = detail::whole_product(a, {b.data, b.rows, b.cols}, y, options);
@@ -162,9 +163,10 @@ inline void grouped_matmul(context& ctx, vector_view<const std::int32_t, device_
 }
 
 /// \brief For each group g: y[g] += alpha a[rows of g]ᵀ b[rows of g]. Precision as of `matmul`.
-inline void grouped_outer(context& ctx, vector_view<const std::int32_t, device_space> offsets,
-                          matrix_view<const float, device_space> a, matrix_view<const float, device_space> b,
-                          batch_view<float, device_space> y, float alpha, workspace<device_space>& ws) {
+template <class Lazy = void>
+void grouped_outer(context& ctx, vector_view<const std::int32_t, device_space> offsets,
+                   matrix_view<const float, device_space> a, matrix_view<const float, device_space> b,
+                   batch_view<float, device_space> y, float alpha, workspace<device_space>& ws) {
   PESC_ASSERT(offsets.size == y.count + 1 && y.rows == a.cols && y.cols == b.cols && a.rows == b.rows);
   if (ws.counting() || y.size() == 0) return;
   detail::product p = detail::whole_product(a, b, {y.data, y.rows, y.cols},

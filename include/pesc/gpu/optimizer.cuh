@@ -12,10 +12,11 @@ namespace pesc::gpu {
 /// \param squared_norm  [1] or empty. Where given, the gradient is also clipped to a norm of `max_norm`, and where it is
 /// not finite nothing changes
 /// \param max_norm  0: no clipping
-inline void adamw_step(context& ctx, vector_view<float, device_space> p,
-                       vector_view<const float, device_space> g, vector_view<float, device_space> m,
-                       vector_view<float, device_space> v, const adamw_coefficients& c,
-                       vector_view<const double, device_space> squared_norm = {}, double max_norm = 0.0) {
+template <class Lazy = void>
+void adamw_step(context& ctx, vector_view<float, device_space> p, vector_view<const float, device_space> g,
+                vector_view<float, device_space> m, vector_view<float, device_space> v,
+                const adamw_coefficients& c, vector_view<const double, device_space> squared_norm = {},
+                double max_norm = 0.0) {
   PESC_ASSERT(p.size == g.size && p.size == m.size && p.size == v.size);
   constexpr int threads = 256;
   const index_t whole = p.size / 4 * 4;

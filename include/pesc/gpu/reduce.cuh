@@ -30,8 +30,8 @@ void with_team(index_t cols, const Body& body) {
 }  // namespace detail
 
 /// \brief y[j] += sum of column j; sums are in double.
-inline void column_sum(context& ctx, matrix_view<const float, device_space> x,
-                       vector_view<float, device_space> y) {
+template <class Lazy = void>
+void column_sum(context& ctx, matrix_view<const float, device_space> x, vector_view<float, device_space> y) {
   PESC_ASSERT(x.cols == y.size);
   if (x.empty()) return;
   constexpr int threads = 1024;
@@ -43,8 +43,9 @@ inline void column_sum(context& ctx, matrix_view<const float, device_space> x,
 }
 
 /// \brief out[0] = sum of squares, in double.
-inline void squared_norm(context& ctx, vector_view<const float, device_space> x,
-                         vector_view<double, device_space> out, workspace<device_space>& ws) {
+template <class Lazy = void>
+void squared_norm(context& ctx, vector_view<const float, device_space> x,
+                  vector_view<double, device_space> out, workspace<device_space>& ws) {
   const workspace<device_space>::scope scope(ws);
   const index_t part = round_up(std::max<index_t>(4096, ceil_div(x.size, detail::reduction_parts)), 4);
   const index_t count = ceil_div(x.size, part);
@@ -66,8 +67,9 @@ inline void squared_norm(context& ctx, vector_view<const float, device_space> x,
 namespace detail {
 
 /// \brief As `all_finite`, of rows of which the last has `last` columns.
-inline void check_finite(context& ctx, device_matrix<const float> x, index_t last,
-                         device_vector<std::int32_t> out, workspace<device_space>& ws) {
+template <class Lazy = void>
+void check_finite(context& ctx, device_matrix<const float> x, index_t last, device_vector<std::int32_t> out,
+                  workspace<device_space>& ws) {
   const workspace<device_space>::scope scope(ws);
   const index_t count = std::min(x.rows, reduction_parts);
   std::int32_t* parts = ws.take<std::int32_t>(count).data;
@@ -82,8 +84,9 @@ inline void check_finite(context& ctx, device_matrix<const float> x, index_t las
 }  // namespace detail
 
 /// \brief out[0] = 1 where no element is NaN or infinite, else 0.
-inline void all_finite(context& ctx, vector_view<const float, device_space> x,
-                       vector_view<std::int32_t, device_space> out, workspace<device_space>& ws) {
+template <class Lazy = void>
+void all_finite(context& ctx, vector_view<const float, device_space> x,
+                vector_view<std::int32_t, device_space> out, workspace<device_space>& ws) {
   // Cut to rows only so that blocks can share the work.
   constexpr index_t width = 4096;
   const index_t rows = ceil_div(x.size, width);
@@ -91,8 +94,9 @@ inline void all_finite(context& ctx, vector_view<const float, device_space> x,
   detail::check_finite(ctx, {x.data, rows, width}, last, out, ws);
 }
 
-inline void all_finite(context& ctx, matrix_view<const float, device_space> x,
-                       vector_view<std::int32_t, device_space> out, workspace<device_space>& ws) {
+template <class Lazy = void>
+void all_finite(context& ctx, matrix_view<const float, device_space> x,
+                vector_view<std::int32_t, device_space> out, workspace<device_space>& ws) {
   if (x.stride == x.cols)
     all_finite(ctx, vector_view<const float, device_space>(x.data, x.size()), out, ws);
   else
@@ -100,8 +104,9 @@ inline void all_finite(context& ctx, matrix_view<const float, device_space> x,
 }
 
 /// \brief y[i] = <a_i, b_i>.
-inline void row_dot(context& ctx, matrix_view<const float, device_space> a,
-                    matrix_view<const float, device_space> b, vector_view<float, device_space> y) {
+template <class Lazy = void>
+void row_dot(context& ctx, matrix_view<const float, device_space> a, matrix_view<const float, device_space> b,
+             vector_view<float, device_space> y) {
   PESC_ASSERT(a.rows == b.rows && a.cols == b.cols && y.size >= a.rows);
   detail::with_team(a.cols, [&](auto threads) {
     detail::with_width<4>(
@@ -114,8 +119,9 @@ inline void row_dot(context& ctx, matrix_view<const float, device_space> a,
 }
 
 /// \brief Softmax of every row; NaN counts as -infinity, a row of -infinity becomes uniform; `y` may be `x`.
-inline void softmax_rows(context& ctx, matrix_view<const float, device_space> x,
-                         matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void softmax_rows(context& ctx, matrix_view<const float, device_space> x,
+                  matrix_view<float, device_space> y) {
   PESC_ASSERT(x.rows == y.rows && x.cols == y.cols);
   detail::with_team(x.cols, [&](auto threads) {
     detail::with_width<4>(

@@ -33,9 +33,10 @@ void launch_rope(context& ctx, device_matrix<float> q, device_vector<const std::
 ///
 /// `inv_freq` has head_dim / 2 elements, which gives the head size. `direction` is +1, or -1 for the inverse, which is
 /// also the backward operation.
-inline void rope(context& ctx, matrix_view<float, device_space> q,
-                 vector_view<const std::int32_t, device_space> positions,
-                 vector_view<const float, device_space> inv_freq, rope_pairing pairing, float direction) {
+template <class Lazy = void>
+void rope(context& ctx, matrix_view<float, device_space> q,
+          vector_view<const std::int32_t, device_space> positions,
+          vector_view<const float, device_space> inv_freq, rope_pairing pairing, float direction) {
   PESC_ASSERT(positions.size == q.rows && (q.empty() || q.cols % (2 * inv_freq.size) == 0));
   if (q.empty()) return;
   if (pairing == rope_pairing::neighbours)

@@ -21,9 +21,10 @@ namespace detail {
 ///
 /// Slot t * k + j holds the j-th best expert of token t. Ties go to the lower index; NaN counts as -infinity;
 /// a row of -infinity takes experts 0 to k - 1 with equal gates. 1 <= k <= min(experts, max_top_k).
-inline void top_k_softmax(context& ctx, matrix_view<const float, device_space> logits, int k,
-                          const gate_options& options, vector_view<std::int32_t, device_space> expert,
-                          vector_view<float, device_space> gate) {
+template <class Lazy = void>
+void top_k_softmax(context& ctx, matrix_view<const float, device_space> logits, int k,
+                   const gate_options& options, vector_view<std::int32_t, device_space> expert,
+                   vector_view<float, device_space> gate) {
   PESC_ASSERT(k >= 1 && k <= max_top_k && k <= logits.cols);
   PESC_ASSERT(expert.size >= logits.rows * k && gate.size >= logits.rows * k);
   detail::with_expert_team(logits.cols, [&](auto threads) {
@@ -36,12 +37,12 @@ inline void top_k_softmax(context& ctx, matrix_view<const float, device_space> l
 /// \brief dlogits += gradient of `top_k_softmax`.
 ///
 /// Without renormalisation the softmax over all experts passes a gradient to the unselected ones too.
-inline void top_k_softmax_backward(context& ctx, matrix_view<const float, device_space> logits, int k,
-                                   const gate_options& options,
-                                   vector_view<const std::int32_t, device_space> expert,
-                                   vector_view<const float, device_space> gate,
-                                   vector_view<const float, device_space> dgate,
-                                   matrix_view<float, device_space> dlogits) {
+template <class Lazy = void>
+void top_k_softmax_backward(context& ctx, matrix_view<const float, device_space> logits, int k,
+                            const gate_options& options, vector_view<const std::int32_t, device_space> expert,
+                            vector_view<const float, device_space> gate,
+                            vector_view<const float, device_space> dgate,
+                            matrix_view<float, device_space> dlogits) {
   detail::with_expert_team(logits.cols, [&](auto threads) {
     launch(ctx, "top_k_softmax_backward_kernel", detail::top_k_softmax_backward_kernel<threads()>,
            detail::team_shape(logits.rows, threads), logits, k, detail::over_all(options), expert.data,
@@ -53,9 +54,10 @@ inline void top_k_softmax_backward(context& ctx, matrix_view<const float, device
 ///
 /// An expert index of `groups.experts` marks a dropped slot: its `slot_of` is -1, and it stands behind the
 /// grouped rows in `slots` and `token_of`, so that every entry there names a valid slot and token.
-inline void group_by_expert(context& ctx, vector_view<const std::int32_t, device_space> token,
-                            vector_view<const std::int32_t, device_space> expert,
-                            slot_groups<device_space> groups, workspace<device_space>& ws) {
+template <class Lazy = void>
+void group_by_expert(context& ctx, vector_view<const std::int32_t, device_space> token,
+                     vector_view<const std::int32_t, device_space> expert, slot_groups<device_space> groups,
+                     workspace<device_space>& ws) {
   const workspace<device_space>::scope scope(ws);
   const index_t slots = expert.size;
   const auto scratch = ws.take<std::int32_t>(2 * slots);
@@ -82,8 +84,9 @@ inline void group_by_expert(context& ctx, vector_view<const std::int32_t, device
 
 namespace detail {
 
-inline void gather(context& ctx, device_matrix<const float> x, const std::int32_t* rows, const float* scale,
-                   device_matrix<float> y) {
+template <class Lazy = void>
+void gather(context& ctx, device_matrix<const float> x, const std::int32_t* rows, const float* scale,
+            device_matrix<float> y) {
   with_width<4>(
       [&](auto width) {
         launch(ctx, "gather_rows_kernel", gather_rows_kernel<width()>, map_shape(y.rows, y.cols / width()), x,
@@ -95,18 +98,18 @@ inline void gather(context& ctx, device_matrix<const float> x, const std::int32_
 }  // namespace detail
 
 /// \brief y[i] = x[rows[i]].
-inline void gather_rows(context& ctx, matrix_view<const float, device_space> x,
-                        vector_view<const std::int32_t, device_space> rows,
-                        matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void gather_rows(context& ctx, matrix_view<const float, device_space> x,
+                 vector_view<const std::int32_t, device_space> rows, matrix_view<float, device_space> y) {
   PESC_ASSERT(rows.size >= y.rows && x.cols == y.cols);
   detail::gather(ctx, x, rows.data, nullptr, y);
 }
 
 /// \brief y[i] = scale[i] * x[rows[i]].
-inline void gather_scaled_rows(context& ctx, matrix_view<const float, device_space> x,
-                               vector_view<const std::int32_t, device_space> rows,
-                               vector_view<const float, device_space> scale,
-                               matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void gather_scaled_rows(context& ctx, matrix_view<const float, device_space> x,
+                        vector_view<const std::int32_t, device_space> rows,
+                        vector_view<const float, device_space> scale, matrix_view<float, device_space> y) {
   PESC_ASSERT(rows.size >= y.rows && scale.size >= y.rows && x.cols == y.cols);
   detail::gather(ctx, x, rows.data, scale.data, y);
 }
@@ -114,10 +117,11 @@ inline void gather_scaled_rows(context& ctx, matrix_view<const float, device_spa
 /// \brief y[t] = rho * h[t] + sum over the kept slots s of t of gate[s] * e[slot_of[s]].
 ///
 /// rho is 1, or with `gate_sum` the sum of the gates of the kept slots. Slots are added in their order.
-inline void combine_rows(context& ctx, matrix_view<const float, device_space> h,
-                         matrix_view<const float, device_space> e,
-                         vector_view<const float, device_space> gate, const slot_groups<device_space>& groups,
-                         bool gate_sum, matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void combine_rows(context& ctx, matrix_view<const float, device_space> h,
+                  matrix_view<const float, device_space> e, vector_view<const float, device_space> gate,
+                  const slot_groups<device_space>& groups, bool gate_sum,
+                  matrix_view<float, device_space> y) {
   PESC_ASSERT(h.rows == y.rows && h.cols == y.cols && groups.tokens == y.rows);
   detail::with_width<4>(
       [&](auto width) {
@@ -128,8 +132,9 @@ inline void combine_rows(context& ctx, matrix_view<const float, device_space> h,
 }
 
 /// \brief y[t] += sum over the kept slots s of t of rows[slot_of[s]], in the order of the slots.
-inline void sum_slots(context& ctx, const slot_groups<device_space>& groups,
-                      matrix_view<const float, device_space> rows, matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void sum_slots(context& ctx, const slot_groups<device_space>& groups,
+               matrix_view<const float, device_space> rows, matrix_view<float, device_space> y) {
   PESC_ASSERT(groups.tokens == y.rows && rows.cols == y.cols);
   detail::with_width<4>(
       [&](auto width) {
@@ -142,10 +147,11 @@ inline void sum_slots(context& ctx, const slot_groups<device_space>& groups,
 /// \brief load[e] += number of slots of expert e whose token counts; dropped slots count nowhere.
 ///
 /// \param valid  [tokens], 0 for rows that do not count; empty: all rows count
-inline void expert_load(context& ctx, vector_view<const std::int32_t, device_space> token,
-                        vector_view<const std::int32_t, device_space> expert,
-                        vector_view<const std::uint8_t, device_space> valid,
-                        vector_view<std::int32_t, device_space> load) {
+template <class Lazy = void>
+void expert_load(context& ctx, vector_view<const std::int32_t, device_space> token,
+                 vector_view<const std::int32_t, device_space> expert,
+                 vector_view<const std::uint8_t, device_space> valid,
+                 vector_view<std::int32_t, device_space> load) {
   constexpr int threads = detail::part_threads;
   launch(ctx, "expert_load_kernel", detail::expert_load_kernel<threads>,
          grid_1d(load.size * threads, threads), token, expert, valid, load.data);
@@ -154,11 +160,12 @@ inline void expert_load(context& ctx, vector_view<const std::int32_t, device_spa
 /// \brief Adds choices, probabilities, rows and squared log-sum-exp of one layer to `sums`.
 ///
 /// \param valid  [tokens], 0 for rows that do not count (padding); empty: all rows count
-inline void balance_accumulate(context& ctx, matrix_view<const float, device_space> logits,
-                               vector_view<const std::int32_t, device_space> token,
-                               vector_view<const std::int32_t, device_space> expert,
-                               vector_view<const std::uint8_t, device_space> valid,
-                               balance_sums<device_space> sums, workspace<device_space>& ws) {
+template <class Lazy = void>
+void balance_accumulate(context& ctx, matrix_view<const float, device_space> logits,
+                        vector_view<const std::int32_t, device_space> token,
+                        vector_view<const std::int32_t, device_space> expert,
+                        vector_view<const std::uint8_t, device_space> valid, balance_sums<device_space> sums,
+                        workspace<device_space>& ws) {
   constexpr int threads = detail::part_threads;
   const index_t experts = logits.cols;
   const workspace<device_space>::scope scope(ws);
@@ -173,8 +180,9 @@ inline void balance_accumulate(context& ctx, matrix_view<const float, device_spa
 }
 
 /// \brief fractions[e] = counts[e] / rows / divisor, 0 where no row was counted.
-inline void balance_fractions(context& ctx, const balance_sums<device_space>& sums, double divisor,
-                              vector_view<float, device_space> fractions) {
+template <class Lazy = void>
+void balance_fractions(context& ctx, const balance_sums<device_space>& sums, double divisor,
+                       vector_view<float, device_space> fractions) {
   launch(ctx, "balance_fractions_kernel", detail::balance_fractions_kernel<256>, grid_1d(fractions.size, 256),
          sums, divisor, fractions);
 }
@@ -182,11 +190,12 @@ inline void balance_fractions(context& ctx, const balance_sums<device_space>& su
 /// \brief dlogits[t,e] += scale * p_e * (f_e - <f, p>) + z_scale * lse_t * p_e for the rows that count.
 ///
 /// \param rows  [1] or empty: what both scales are divided by; nothing is added where it is 0
-inline void balance_backward(context& ctx, matrix_view<const float, device_space> logits,
-                             vector_view<const std::uint8_t, device_space> valid,
-                             vector_view<const float, device_space> f, float scale, float z_scale,
-                             matrix_view<float, device_space> dlogits,
-                             vector_view<const double, device_space> rows = {}) {
+template <class Lazy = void>
+void balance_backward(context& ctx, matrix_view<const float, device_space> logits,
+                      vector_view<const std::uint8_t, device_space> valid,
+                      vector_view<const float, device_space> f, float scale, float z_scale,
+                      matrix_view<float, device_space> dlogits,
+                      vector_view<const double, device_space> rows = {}) {
   PESC_ASSERT(f.size == logits.cols && dlogits.rows == logits.rows && dlogits.cols == logits.cols);
   detail::with_expert_team(logits.cols, [&](auto threads) {
     launch(ctx, "balance_backward_kernel", detail::balance_backward_kernel<threads()>,

@@ -7,29 +7,32 @@
 namespace pesc::gpu {
 
 /// \brief token[s] = s / k: the slots of a rule that gives every token `k` experts.
-inline void number_slots(context& ctx, int k, vector_view<std::int32_t, device_space> token) {
+template <class Lazy = void>
+void number_slots(context& ctx, int k, vector_view<std::int32_t, device_space> token) {
   launch(ctx, "number_slots_kernel", detail::number_slots_kernel<256>, grid_1d(token.size, 256), k, token);
 }
 
 /// \brief y[i] = values[index[i]] over the entries of `index` that are valid positions; others become 0.
-inline void gather_values(context& ctx, vector_view<const float, device_space> values,
-                          vector_view<const std::int32_t, device_space> index,
-                          vector_view<float, device_space> y) {
+template <class Lazy = void>
+void gather_values(context& ctx, vector_view<const float, device_space> values,
+                   vector_view<const std::int32_t, device_space> index, vector_view<float, device_space> y) {
   PESC_ASSERT(index.size >= y.size);
   launch(ctx, "gather_values_kernel", detail::gather_values_kernel<256>, grid_1d(y.size, 256), values,
          index.data, y);
 }
 
 /// \brief y[s] = rows[slot_of[s]], 0 for dropped slots.
-inline void scatter_values(context& ctx, vector_view<const float, device_space> rows,
-                           vector_view<const std::int32_t, device_space> slot_of,
-                           vector_view<float, device_space> y) {
+template <class Lazy = void>
+void scatter_values(context& ctx, vector_view<const float, device_space> rows,
+                    vector_view<const std::int32_t, device_space> slot_of,
+                    vector_view<float, device_space> y) {
   gather_values(ctx, rows, slot_of, y);
 }
 
 /// \brief y(i, ·) *= scale[i].
-inline void scale_rows(context& ctx, vector_view<const float, device_space> scale,
-                       matrix_view<float, device_space> y) {
+template <class Lazy = void>
+void scale_rows(context& ctx, vector_view<const float, device_space> scale,
+                matrix_view<float, device_space> y) {
   PESC_ASSERT(scale.size >= y.rows);
   detail::with_width<4>(
       [&](auto width) {
@@ -41,12 +44,12 @@ inline void scale_rows(context& ctx, vector_view<const float, device_space> scal
 
 /// \brief dh += rho dy, rho = 1 or the sum of a token's kept gates; with the sum, dgate[s] += ⟨dy, h⟩ of its
 /// token.
-inline void combine_rows_backward(context& ctx, matrix_view<const float, device_space> dy,
-                                  matrix_view<const float, device_space> h,
-                                  vector_view<const float, device_space> gate,
-                                  const slot_groups<device_space>& groups, bool gate_sum,
-                                  matrix_view<float, device_space> dh,
-                                  vector_view<float, device_space> dgate) {
+template <class Lazy = void>
+void combine_rows_backward(context& ctx, matrix_view<const float, device_space> dy,
+                           matrix_view<const float, device_space> h,
+                           vector_view<const float, device_space> gate,
+                           const slot_groups<device_space>& groups, bool gate_sum,
+                           matrix_view<float, device_space> dh, vector_view<float, device_space> dgate) {
   PESC_ASSERT(dy.rows == h.rows && dy.cols == h.cols && dy.rows == dh.rows && dy.cols == dh.cols);
   detail::with_team(dy.cols, [&](auto threads) {
     detail::with_width<4>(

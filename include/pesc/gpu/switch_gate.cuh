@@ -8,8 +8,9 @@
 namespace pesc::gpu {
 
 /// \brief offsets[g] = first row of group g when every group but the last has `size` rows.
-inline void number_groups(context& ctx, index_t size, index_t rows,
-                          vector_view<std::int32_t, device_space> offsets) {
+template <class Lazy = void>
+void number_groups(context& ctx, index_t size, index_t rows,
+                   vector_view<std::int32_t, device_space> offsets) {
   launch(ctx, "number_groups_kernel", detail::number_groups_kernel<256>, grid_1d(offsets.size, 256), size,
          rows, offsets);
 }
@@ -25,11 +26,11 @@ inline void number_groups(context& ctx, index_t size, index_t rows,
 /// \param choice  [tokens], the expert before dropping, which the balance loss counts; may be empty
 /// \throws shape_error when the experts' counters do not fit into shared memory (beyond 25 000 on every
 /// device)
-inline void switch_assign(context& ctx, matrix_view<const float, device_space> logits,
-                          vector_view<const std::int32_t, device_space> group_offsets, index_t capacity,
-                          vector_view<std::int32_t, device_space> expert,
-                          vector_view<float, device_space> gate,
-                          vector_view<std::int32_t, device_space> choice, workspace<device_space>& ws) {
+template <class Lazy = void>
+void switch_assign(context& ctx, matrix_view<const float, device_space> logits,
+                   vector_view<const std::int32_t, device_space> group_offsets, index_t capacity,
+                   vector_view<std::int32_t, device_space> expert, vector_view<float, device_space> gate,
+                   vector_view<std::int32_t, device_space> choice, workspace<device_space>& ws) {
   if (ws.counting() || logits.rows == 0) return;
   PESC_ASSERT(expert.size >= logits.rows && gate.size >= logits.rows && group_offsets.size >= 1);
   detail::with_expert_team(logits.cols, [&](auto threads) {
@@ -44,10 +45,10 @@ inline void switch_assign(context& ctx, matrix_view<const float, device_space> l
 }
 
 /// \brief dlogits += gradient of the gates of `switch_assign`; dropped tokens have none.
-inline void switch_backward(context& ctx, matrix_view<const float, device_space> logits,
-                            vector_view<const std::int32_t, device_space> expert,
-                            vector_view<const float, device_space> dgate,
-                            matrix_view<float, device_space> dlogits) {
+template <class Lazy = void>
+void switch_backward(context& ctx, matrix_view<const float, device_space> logits,
+                     vector_view<const std::int32_t, device_space> expert,
+                     vector_view<const float, device_space> dgate, matrix_view<float, device_space> dlogits) {
   detail::with_expert_team(logits.cols, [&](auto threads) {
     launch(ctx, "switch_backward_kernel", detail::switch_backward_kernel<threads()>,
            detail::team_shape(logits.rows, threads), logits, expert.data, dgate.data, dlogits);

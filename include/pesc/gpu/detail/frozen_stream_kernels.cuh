@@ -19,7 +19,6 @@ struct stream_product {
   std::uint32_t cells = 0;
   std::uint32_t slices = 1;
   std::uint32_t slice_blocks = 1;
-  std::uint32_t parts = 1;        ///< of a tile and slice that have memory
   std::uint32_t large_bytes = 0;  ///< of shared memory: x
   std::uint32_t small_bytes = 0;  ///< notes, and the sums of tiles that end inside the range of a warp
   bool x_vectors = false;         ///< rows of x are aligned to 16 bytes
@@ -51,8 +50,8 @@ struct stream_notes {
   /// Of the tiles of the block: bits of the warps whose last tile it is, and bit 8 if it ends inside the range of a warp.
   std::uint32_t sums[stream_most_tiles];
   std::uint32_t last[stream_most_tiles];  ///< this block came last to it
-  std::uint32_t parts[stream_most_tiles *
-                      stream_most_slices];  ///< of it in each slice: 64 times the first one + their number
+  /// [slice][tile of the block]: 64 times the first part of it there + their number.
+  std::uint32_t parts[stream_most_slices * stream_most_tiles];
 };
 
 /// \brief Rounds columns [first, first + 64 cells) of x to bfloat16 into shared memory.
@@ -248,7 +247,7 @@ struct stream_result {
       notes.sums[i] = sums;
     }
     for (std::uint32_t i = threadIdx.x; i < tile_count * s.slices; i += threads) {
-      const std::uint32_t tile = i / s.slices, of_slice = i % s.slices;
+      const std::uint32_t of_slice = i / tile_count, tile = i - of_slice * tile_count;
       const work_split other = s.split(of_slice);
       const std::uint32_t first = other.first_owner(first_tile + tile);
       notes.parts[i] = (of_slice * (s.tiles + s.slice_blocks) + first_tile + tile + first) * 64 +
@@ -281,7 +280,7 @@ struct stream_result {
     __syncthreads();
     for (std::uint32_t i = threadIdx.x; i < tile_count; i += threads) {
       unsigned expected = 0;
-      for (std::uint32_t j = 0; j < s.slices; ++j) expected += notes.parts[i * s.slices + j] % 64;
+      for (std::uint32_t j = 0; j < s.slices; ++j) expected += notes.parts[j * tile_count + i] % 64;
       notes.last[i] = !whole(first_tile + i) && last_of(s.tickets + first_tile + i, expected) ? 1 : 0;
     }
     __syncthreads();
@@ -289,7 +288,7 @@ struct stream_result {
       if (notes.last[tile] == 0) return;
       float4 v = make_float4(0, 0, 0, 0);
       for (std::uint32_t j = 0; j < s.slices; ++j) {
-        const std::uint32_t parts = notes.parts[tile * s.slices + j];
+        const std::uint32_t parts = notes.parts[j * tile_count + tile];
         for (std::uint32_t k = 0; k < parts % 64; ++k) v = plus(v, __ldcg(part(parts / 64 + k) + element));
       }
       write(first_tile + tile, element / (features / 4), element % (features / 4) * 4, v);

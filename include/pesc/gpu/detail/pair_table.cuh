@@ -74,25 +74,22 @@ struct pair_table {
   /// \brief Writes the entries, with all threads of the block; a barrier must follow.
   template <int Threads>
   __device__ static void fill(const frozen_weight& w, std::uint32_t table, std::uint32_t small) {
+    static_assert(Threads % 256 == 0 && Threads <= 2048);
+    const std::uint32_t entry = threadIdx.x % 256;
+    const float even = w.levels[entry % 16], odd = w.levels[entry / 16];
+    const std::uint32_t a = Exact ? __float_as_uint(even) : bf16_pair(even, odd);
+    const std::uint32_t b = Exact ? __float_as_uint(odd) : a;
     const bool nested = w.layout.scales == scale_kind::double_quant;
-    for (int i = static_cast<int>(threadIdx.x); i < 256 * 8; i += Threads) {
-      const int entry = i / 8;
-      const float even = w.levels[entry % 16], odd = w.levels[entry / 16];
-      const std::uint32_t place = table + entry * Stride + i % 8 * 16;
-      if constexpr (Exact) {
-        const std::uint32_t a = __float_as_uint(even), b = __float_as_uint(odd);
-        store_shared_16(place, a, b, a, b);
-      } else {
-        const std::uint32_t pair = bf16_pair(even, odd);
-        store_shared_16(place, pair, pair, pair, pair);
-      }
-      if (!nested) continue;
-      const std::uint32_t value = __float_as_uint(w.scales.map[entry]);
-      if constexpr (Stride == wide_table)
-        store_shared_16(place + 128, value, value, value, value);
-      else if (i % 8 == 0)
-        store_shared(small + entry * 4, value);
+    const std::uint32_t value = nested ? __float_as_uint(w.scales.map[entry]) : 0;
+    // Each thread begins with another of the eight pieces of its entry, so that neighbours write to different banks.
+#pragma unroll
+    for (int i = 0; i < 2048 / Threads; ++i) {
+      const std::uint32_t piece = (threadIdx.x / 256 * (2048 / Threads) + threadIdx.x + i) % 8;
+      const std::uint32_t place = table + entry * Stride + piece * 16;
+      store_shared_16(place, a, b, a, b);
+      if (Stride == wide_table && nested) store_shared_16(place + 128, value, value, value, value);
     }
+    if (Stride == narrow_table && nested && threadIdx.x < 256) store_shared(small + entry * 4, value);
   }
 
   /// \brief Address of the entry that byte `i` (a constant) of `word` selects.
