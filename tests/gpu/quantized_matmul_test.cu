@@ -249,6 +249,37 @@ TEST_SUITE("gpu/quantized_matmul") {
         }
   }
 
+  TEST_CASE("products captured in a graph give the same bits at every replay") {
+    cuda_backend ctx;
+    const frozen_case w(ctx, nf4<64, double_quant<>>::info(), 512, 1024);
+    const index_t m = 20;
+    support::on_device<float> x(ctx, support::normal_floats(m * 1024, 4)), y(ctx, m * 512),
+        back(ctx, m * 1024);
+    const device_buffer<std::byte> memory(1 << 26);
+    workspace<device_space> ws(const_cast<std::byte*>(memory.data()), memory.size());
+    const auto run = [&] {
+      quantized_matmul(ctx, as_const(x.matrix(m, 1024)), w.packed.view(), y.matrix(m, 512),
+                       {false, false, true}, ws);
+      quantized_matmul(ctx, as_const(y.matrix(m, 512)), w.packed.view(), back.matrix(m, 1024),
+                       {true, false, true}, ws);
+    };
+    run();
+    const std::vector<float> expected = back.values();
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    PESC_CUDA_TRY(cudaStreamBeginCapture(ctx.stream(), cudaStreamCaptureModeThreadLocal));
+    run();
+    PESC_CUDA_TRY(cudaStreamEndCapture(ctx.stream(), &graph));
+    PESC_CUDA_TRY(cudaGraphInstantiate(&executable, graph, 0));
+    for (int i = 0; i < 3; ++i) {
+      PESC_CUDA_TRY(cudaMemsetAsync(back.data(), 0, m * 1024 * sizeof(float), ctx.stream()));
+      PESC_CUDA_TRY(cudaGraphLaunch(executable, ctx.stream()));
+      CHECK(back.values() == expected);
+    }
+    PESC_CUDA_TRY(cudaGraphExecDestroy(executable));
+    PESC_CUDA_TRY(cudaGraphDestroy(graph));
+  }
+
   TEST_CASE("empty products, and sums over nothing") {
     cuda_backend ctx;
     const frozen_case w(ctx, nf4<64>::info(), 64, 64);

@@ -116,9 +116,13 @@ bool multiply_rounded(context& ctx, const frozen_product& p, bool transpose, wor
     if constexpr (tune(1 << 20, true, false).tokens == 256)
       return multiply_transposed<Exact, 256>(ctx, p, ws);
   }
-  if (tokens <= 8) return multiply_stream<Coarse, tune(8, false, false).row_tiles, 8>(ctx, p, ws);
-  if (tokens <= 16) return multiply_stream<Coarse, tune(16, false, false).row_tiles, 16>(ctx, p, ws);
-  if (tokens <= 32) return multiply_stream<Coarse, tune(32, false, false).row_tiles, 32>(ctx, p, ws);
+  // Few tokens of very long rows may not fit; the other kernel takes them too.
+  if (tokens <= 8 && multiply_stream<Coarse, tune(8, false, false).row_tiles, 8>(ctx, p, ws)) return true;
+  if (tokens > 8 && tokens <= 16 && multiply_stream<Coarse, tune(16, false, false).row_tiles, 16>(ctx, p, ws))
+    return true;
+  if (tokens > 16 && tokens <= 32 &&
+      multiply_stream<Coarse, tune(32, false, false).row_tiles, 32>(ctx, p, ws))
+    return true;
   // Scratch for many tokens must do for fewer.
   {
     const workspace<device_space>::scope scope(ws);

@@ -74,33 +74,39 @@ __global__ void __launch_bounds__(Threads, 1)
   const std::uint32_t cell_count = static_cast<std::uint32_t>(w.layout.cell_count());
   const std::uint32_t runs = (cell_count + 3) / 4,
                       items = static_cast<std::uint32_t>(w.layout.tile_count()) * runs;
-  for (std::uint32_t item = blockIdx.x * (Threads / 32) + warp_of_block(); item < items;
-       item += gridDim.x * (Threads / 32)) {
-    // In the order of memory: [group][run][tile].
-    const std::uint32_t group = item / 4 / runs, run = item / 4 - group * runs, tile = group * 4 + item % 4;
-    const std::uint8_t* record =
-        w.codes + (index_t{group} * cell_count + run * 4) * (4 * 512) + (item % 4 * 512 + lane * 16);
-    const std::uint32_t row = tile * 16 + lane / 4;
-    T* upper = out.data + row * out.stride + (run * 256 + lane % 4 * 8);
-    T* lower = upper + 8 * out.stride;
-    typename Source::scales scales;
-    scales.load(w, typename Source::place(w, tile), 0, run);
-    if (run * 4 + 4 <= cell_count && tile * 16 + 16 <= out.rows) {
-      uint4 words[4];
+  const auto for_items = [&](auto whole) {
+    for (std::uint32_t item = blockIdx.x * (Threads / 32) + warp_of_block(); item < items;
+         item += gridDim.x * (Threads / 32)) {
+      // In the order of memory: [group][run][tile].
+      const std::uint32_t group = item / 4 / runs, run = item / 4 - group * runs, tile = group * 4 + item % 4;
+      if ((run * 4 + 4 <= cell_count && tile * 16 + 16 <= out.rows) != whole.value) continue;
+      const std::uint8_t* record =
+          w.codes + (index_t{group} * cell_count + run * 4) * (4 * 512) + (item % 4 * 512 + lane * 16);
+      const std::uint32_t row = tile * 16 + lane / 4;
+      T* upper = out.data + row * out.stride + (run * 256 + lane % 4 * 8);
+      T* lower = upper + 8 * out.stride;
+      typename Source::scales scales;
+      scales.load(w, typename Source::place(w, tile), 0, run);
+      if constexpr (whole.value) {
+        uint4 words[4];
 #pragma unroll
-      for (int cell = 0; cell < 4; ++cell) words[cell] = load_once(record + cell * 4 * 512);
-      scales.decode(w, table);
+        for (int cell = 0; cell < 4; ++cell) words[cell] = load_once(record + cell * 4 * 512);
+        scales.decode(w, table);
 #pragma unroll
-      for (int cell = 0; cell < 4; ++cell)
-        store_record<Source>(table, scales, words[cell], cell, upper + cell * 64, true, lower + cell * 64,
-                             true);
-    } else {
-      scales.decode(w, table);
-      for (std::uint32_t cell = 0; cell < 4 && run * 4 + cell < cell_count; ++cell)
-        store_record<Source>(table, scales, load_once(record + cell * 4 * 512), static_cast<int>(cell),
-                             upper + cell * 64, row < out.rows, lower + cell * 64, row + 8 < out.rows);
+        for (int cell = 0; cell < 4; ++cell)
+          store_record<Source>(table, scales, words[cell], cell, upper + cell * 64, true, lower + cell * 64,
+                               true);
+      } else {
+        scales.decode(w, table);
+#pragma unroll 1
+        for (std::uint32_t cell = 0; cell < 4 && run * 4 + cell < cell_count; ++cell)
+          store_record<Source>(table, scales, load_once(record + cell * 4 * 512), static_cast<int>(cell),
+                               upper + cell * 64, row < out.rows, lower + cell * 64, row + 8 < out.rows);
+      }
     }
-  }
+  };
+  for_items(std::true_type{});
+  if (cell_count % 4 != 0 || out.rows % 64 != 0) for_items(std::false_type{});
 }
 
 /// \brief Value of (`row`, `k`), of any kind of element and any shape.

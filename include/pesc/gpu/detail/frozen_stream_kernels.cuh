@@ -366,9 +366,11 @@ __global__ void __launch_bounds__(stream_warps * 32, 1)
   const std::uint32_t sums_bytes = token_count * sum_pitch<Tiles> * 4;
   const std::uint32_t closing_sums = memory.small + stream_small_bytes<Source>;
 #pragma unroll
-  for (int n = 0; n < TokenTiles; ++n)
+  for (int n = 0; n < TokenTiles; ++n) {
     state.tokens[n] =
         memory.large + min(n * 8 + lane / 4, token_count - 1) * stream_pitch(x_cells) + lane % 4 * 16;
+    keep(state.tokens[n]);
+  }
   const std::uint32_t x_begin = (slice_cell + x_cell) * 128;
   state.clear();
   while (!now.empty()) {

@@ -160,7 +160,6 @@ struct tile_place {
   bool has_rows;
 
   __device__ tile_place(const tiled_product& s, std::uint32_t number) : tile{number} {
-    asm volatile("" : "+r"(tile));
     const std::uint32_t begin = s.split.begin(blockIdx.x), end = s.split.begin(blockIdx.x + 1);
     const std::uint32_t tile_begin = tile * s.split.depth;
     first_step = max(begin, tile_begin) - tile_begin;
@@ -182,17 +181,20 @@ struct tile_place {
 template <class Source, int DepthWarps>
 struct token_stages {
   using memory_plan = tile_memory<Source, DepthWarps>;
-  const bf16* from;
+  std::uint32_t from;  ///< byte of x
   std::uint32_t to;
   bool inside, second_inside;
 
   __device__ token_stages(const tiled_product& s, std::uint32_t first_token, std::uint32_t first_step,
                           std::uint32_t memory) {
     const std::uint32_t row = threadIdx.x / 8, chunk = threadIdx.x % 8;
-    from = s.x.data + index_t{first_token + row} * s.x.stride + (first_step * DepthWarps * 64 + chunk * 8);
+    from = ((first_token + row) * static_cast<std::uint32_t>(s.x.stride) + first_step * DepthWarps * 64 +
+            chunk * 8) *
+           2;
     inside = first_token + row < s.x.rows;
     second_inside = first_token + row + 32 < s.x.rows;
     to = memory + row * 128 + (chunk * 16 ^ row % 2 * 64);
+    keep(to);
   }
 
   __device__ void copy(const tiled_product& s, std::uint32_t step, std::uint32_t last_step) {
@@ -201,10 +203,11 @@ struct token_stages {
       for (int i = 0; i < DepthWarps; ++i) {
         const std::uint32_t place =
             to + step % memory_plan::stages * memory_plan::stage_bytes + i * tile_stage_bytes;
-        copy_async(place, from + i * 64, inside);
-        copy_async(place + 32 * 128, from + i * 64 + 32 * s.x.stride, second_inside);
+        const char* const x = reinterpret_cast<const char*>(s.x.data) + from;
+        copy_async(place, x + i * 128, inside);
+        copy_async(place + 32 * 128, x + i * 128 + 64 * s.x.stride, second_inside);
       }
-      from += DepthWarps * 64;
+      from += DepthWarps * 128;
     }
     copies_commit();
   }
@@ -219,8 +222,8 @@ __device__ void multiply_tile(const tiled_product& s, const Source& source, std:
   const frozen_weight& w = s.p.w;
   const tile_place<Tiles, DepthWarps> place(s, number);
   const std::uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const std::uint32_t read_place =
-      memory + place.depth_warp * tile_stage_bytes + g * 128 + (t * 16 ^ g % 2 * 64);
+  std::uint32_t read_place = memory + place.depth_warp * tile_stage_bytes + g * 128 + (t * 16 ^ g % 2 * 64);
+  keep(read_place);
   const std::uint32_t last_step = place.last_step;
   const auto has_work = [&](std::uint32_t step) { return place.has_rows && step < last_step; };
   token_stages<Source, DepthWarps> tokens(s, place.first_token, place.first_step, memory);
@@ -266,12 +269,12 @@ __device__ void multiply_tile(const tiled_product& s, const Source& source, std:
           for (int odd = 0; odd < 2; ++odd) {
             std::uint32_t a[4];
             source.fragment(a, records[i], half * 2 + odd, upper, lower);
+            // The next cell comes into the same registers while this one is multiplied.
+            if (half == 1 && odd == 1 && more) records[i].load(codes + i * Source::record_bytes);
 #pragma unroll
             for (int n = 0; n < token_tiles; ++n)
               mma_bf16(sum[i * token_tiles + n], a, odd == 0 ? b[n].x : b[n].z, odd == 0 ? b[n].y : b[n].w);
           }
-          // The next cell comes into the same registers while the other tiles are multiplied.
-          if (half == 1 && more) records[i].load(codes + i * Source::record_bytes);
         }
       }
     }

@@ -10,6 +10,9 @@ namespace pesc::gpu::detail {
 /// \brief Number of the warp in its block, in a way that tells the compiler that the lanes agree.
 __device__ inline std::uint32_t warp_of_block() { return __shfl_sync(0xFFFFFFFFu, threadIdx.x / 32, 0); }
 
+/// \brief Keeps a value in its register: without this the compiler may compute it again at every use.
+__device__ inline void keep(std::uint32_t& value) { asm volatile("" : "+r"(value)); }
+
 /// \brief c += a b, [16, 16] times [16, 8] in bfloat16 with sums in float.
 ///
 /// With g = lane / 4 and t = lane % 4, registers hold a = (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8) and the column
