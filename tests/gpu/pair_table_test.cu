@@ -16,9 +16,11 @@ namespace {
 using namespace pesc;
 using namespace pesc::gpu::detail;
 
-/// Looks up every byte with every lane, and every entry of the map; where the areas lie goes behind the results.
+/// Looks up every byte with every lane, and every entry of the map; where the areas lie goes behind the
+/// results.
 ///
-/// `Before` bytes of other memory move the begin of the dynamic one, as a device does that keeps some to itself.
+/// `Before` bytes of other memory move the begin of the dynamic one, as a device does that keeps some to
+/// itself.
 template <int Stride, bool Exact, int Before>
 __global__ void lookup_kernel(frozen_weight w, std::uint32_t small, std::uint32_t large, float2* pairs,
                               float* map, std::uint32_t* places) {
@@ -115,7 +117,7 @@ TEST_SUITE("gpu/pair_table") {
             without += plan_stream < coarse,
                 coarse::scaled ? 4 : 1 > (limits, rows, cols, tokens).slices == 0;
       CHECK(without == 0);
-      using tile = tile_memory<exact, 1>;
+      using tile = tile_memory<exact, exact::scaled ? 4 : 2, 1>;
       CHECK(table_memory<exact::stride>::bytes(compute_capability, tile::small_bytes, tile::large_bytes) <=
             shared_bytes);
       using transposed = transposed_memory<exact, 64>;
@@ -132,7 +134,7 @@ TEST_SUITE("gpu/pair_table") {
       using large = transposed_memory<code_source<wide_table, 1, scale_kind::double_quant, true>, 256>;
       CHECK(table_memory<wide_table>::bytes(compute_capability, large::small_bytes, large::large_bytes) <=
             kilobytes * 1024);
-      using shared_depth = tile_memory<code_source<wide_table, 1, scale_kind::double_quant, true>, 2>;
+      using shared_depth = tile_memory<code_source<wide_table, 1, scale_kind::double_quant, true>, 4, 2>;
       CHECK(table_memory<wide_table>::bytes(compute_capability, shared_depth::small_bytes,
                                             shared_depth::large_bytes) <= kilobytes * 1024);
     }

@@ -189,8 +189,8 @@ TEST_SUITE("gpu/quantized_matmul") {
         }
   }
 
-  // With activations that bfloat16 holds exactly, only the weights are rounded: codes alone where scales come after the
-  // sums (1.38e-3 for normal weights), otherwise products of code and scale (1.65e-3).
+  // With activations that bfloat16 holds exactly, only the weights are rounded: codes alone where scales come
+  // after the sums (1.38e-3 for normal weights), otherwise products of code and scale (1.65e-3).
   TEST_CASE("the error of rounded weights is that of their rounding") {
     cuda_backend ctx;
     const frozen_case w(ctx, nf4<64>::info(), 256, 2048);

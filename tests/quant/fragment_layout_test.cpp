@@ -48,8 +48,8 @@ TEST_SUITE("quant/fragment_layout") {
   }
 
   // The definition of the operands of mma.m16n8k16: with lane = 4 g + t, register a of the left one holds row
-  // g + 8 (a % 2) and positions 2 t + 8 (a / 2), + 1 of the contraction; register b of the right one positions
-  // 2 t + 8 b, + 1 of column g.
+  // g + 8 (a % 2) and positions 2 t + 8 (a / 2), + 1 of the contraction; register b of the right one
+  // positions 2 t + 8 b, + 1 of column g.
   TEST_CASE("the registers of the lanes multiply to the product of the matrices") {
     const auto weight = [](index_t r, index_t k) { return static_cast<int>((r * 37 + k * 11) % 16); };
     const auto activation = [](index_t token, index_t k) {

@@ -13,87 +13,15 @@
 #include "pesc/gpu/transfer.cuh"
 #include "pesc/quant/quantize.hpp"
 
-// Loading frozen weights, and turning them into numbers. `pack`, `unpack`, `to_device`, `to_host` and `quantize` allocate or
-// wait for the device and belong to loading; `dequantize` does neither.
+// Loading frozen weights, and turning them into numbers. `pack`, `unpack`, `to_device`, `to_host` and
+// `quantize` allocate or wait for the device and belong to loading; `dequantize` does neither.
 
 namespace pesc::gpu {
-namespace detail {
-
-[[nodiscard]] inline bool aligned(const void* data, std::uintptr_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(data) % bytes == 0;
-}
-
-/// \brief device = device, in stream order.
-template <class T>
-void copy_tensor(context& ctx, const T* from, vector_view<T, device_space> to) {
-  if (to.empty()) return;
-  PESC_CUDA_TRY(cudaMemcpyAsync(to.data, from, static_cast<std::size_t>(to.size) * sizeof(T),
-                                cudaMemcpyDeviceToDevice, ctx.stream()));
-}
-
-/// \brief Scales of one type between the order of blocks and that of a layout.
-template <bool Back, class T>
-void permute_scales(context& ctx, const fragment_layout& layout, const T* from,
-                    vector_view<T, device_space> to) {
-  if (to.empty()) return;
-  if (!layout.scales_by_cell()) return copy_tensor(ctx, from, to);
-  constexpr int threads = 256;
-  const index_t entries =
-      layout.run_count() * fragment_layout::run_cells * layout.units_per_cell();  // of one row
-  launch(ctx, "permute_scales_kernel", permute_scales_kernel<threads, T, Back>,
-         grid_1d(layout.tile_count() * ceil_div(entries, 64) * threads, threads), layout, from, to.data);
-}
-
-/// \brief Numbers between the order of rows and that of a layout.
-template <bool Back>
-void permute_numbers(context& ctx, const fragment_layout& layout, const std::uint8_t* from,
-                     std::uint8_t* to) {
-  constexpr int threads = 256;
-  const index_t n = layout.rows * layout.cols;
-  if (layout.element == element_kind::f32)
-    launch(ctx, "permute_numbers_kernel", permute_numbers_kernel<threads, std::uint32_t, Back>,
-           grid_1d(n, threads), layout, reinterpret_cast<const std::uint32_t*>(from),
-           reinterpret_cast<std::uint32_t*>(to));
-  else if (layout.cols % fragment_layout::cell_cols == 0 && aligned(from, 16) && aligned(to, 16))
-    launch(ctx, "permute_halves_kernel", permute_halves_kernel<threads, Back>,
-           grid_1d(layout.tile_count() * layout.cell_count() * 64, threads), layout,
-           reinterpret_cast<const uint4*>(from), reinterpret_cast<uint4*>(to));
-  else
-    launch(ctx, "permute_numbers_kernel", permute_numbers_kernel<threads, std::uint16_t, Back>,
-           grid_1d(n, threads), layout, reinterpret_cast<const std::uint16_t*>(from),
-           reinterpret_cast<std::uint16_t*>(to));
-}
-
-/// \brief 4-bit codes from the order of checkpoints.
-inline void pack_codes(context& ctx, const fragment_layout& layout, const std::uint8_t* from,
-                       std::uint8_t zero, std::uint8_t* to) {
-  constexpr int threads = 256;
-  if (layout.cols % fragment_layout::cell_cols == 0 && aligned(from, 16))
-    launch(ctx, "pack_codes_kernel", pack_codes_kernel<threads>,
-           grid_1d(layout.tile_count() * layout.cell_count() * 32, threads), layout, from, zero, to);
-  else
-    launch(ctx, "pack_any_codes_kernel", pack_any_codes_kernel<threads>, grid_1d(layout.bytes(), threads),
-           layout, from, zero, to);
-}
-
-/// \brief 4-bit codes to the order of checkpoints.
-inline void unpack_codes(context& ctx, const fragment_layout& layout, const std::uint8_t* from,
-                         std::uint8_t tail, std::uint8_t* to) {
-  constexpr int threads = 256;
-  if (layout.cols % fragment_layout::cell_cols == 0)
-    launch(ctx, "unpack_codes_kernel", unpack_codes_kernel<threads>,
-           grid_1d(layout.tile_count() * layout.cell_count() * 32, threads), layout, from, to);
-  else
-    launch(ctx, "unpack_any_codes_kernel", unpack_any_codes_kernel<threads>,
-           grid_1d(ceil_div(layout.rows * layout.cols, 2), threads), layout, from, tail, to);
-}
-
-}  // namespace detail
-
-/// \brief Rearranges a weight in device memory for the CUDA kernels, lossless to the bit for every shape and block.
+/// \brief Rearranges a weight in device memory for the CUDA kernels, lossless to the bit for every shape and
+/// block.
 ///
-/// The tensors are those of a checkpoint: packed codes and their scales. They are only read, and may go after the work of
-/// the stream.
+/// The tensors are those of a checkpoint: packed codes and their scales. They are only read, and may go after
+/// the work of the stream.
 /// \throws shape_error when a tensor that the format needs is missing
 template <QuantFormat Format>
 [[nodiscard]] quantized_matrix<Format, fragments, device_resource> pack(
@@ -182,7 +110,8 @@ template <QuantFormat Format>
   return to;
 }
 
-/// \brief A weight of a checkpoint in the caller's memory, in device memory and in the order of the CUDA kernels.
+/// \brief A weight of a checkpoint in the caller's memory, in device memory and in the order of the CUDA
+/// kernels.
 /// \throws shape_error when a tensor that the format needs is missing
 template <QuantFormat Format>
 [[nodiscard]] quantized_matrix<Format, fragments, device_resource> pack(
@@ -240,7 +169,8 @@ void quantize_scales(context& ctx, vector_view<const float, device_space> absmax
 
 }  // namespace detail
 
-/// \brief Quantises a weight [rows, cols] in device memory into `out`, whose format and size must fit; waits for the stream.
+/// \brief Quantises a weight [rows, cols] in device memory into `out`, whose format and size must fit; waits
+/// for the stream.
 ///
 /// The codes and scales are those of `pesc::quantize`, to the bit.
 /// \throws shape_error when `out` has another size or format, or a block has an odd number of weights

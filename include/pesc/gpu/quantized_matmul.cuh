@@ -27,7 +27,8 @@ inline void multiply_plain(context& ctx, const frozen_product& p, bool transpose
     run(transpose ? frozen_plain_kernel<64, true> : frozen_plain_kernel<64, false>, 64);
 }
 
-/// \brief y (+)= x Wᵀ for few tokens; false, with nothing done, where the device has too little shared memory.
+/// \brief y (+)= x Wᵀ for few tokens; false, with nothing done, where the device has too little shared
+/// memory.
 template <class Source, int Tiles, int Tokens>
 bool multiply_stream(context& ctx, const frozen_product& p, workspace<device_space>& ws) {
   stream_product s = plan_stream<Source, Tiles>(ctx.limits(), p.w.layout.rows, p.w.layout.cols, p.x.rows);
@@ -58,13 +59,14 @@ bool multiply_tiles(context& ctx, const frozen_product& p, void (*kernel)(tiled_
   shape.shared_bytes =
       table_memory<Source::stride>::bytes(ctx.limits().compute_capability, small_bytes, large_bytes);
   const index_t token_tiles = ceil_div(p.x.rows, tokens), depth = ceil_div(p.x.cols, step);
-  const work_split split = plan_tiles(ctx.limits(), ceil_div(p.y.cols, features) * token_tiles, depth);
+  const index_t tiles = ceil_div(p.y.cols, features) * token_tiles;
+  const work_split split = plan_tiles(ctx.limits(), tiles, depth);
   if (shape.shared_bytes > ctx.limits().shared_bytes || split.blocks > ctx.tickets().size ||
       index_t{split.tiles} * split.depth * split.blocks >= index_t{1} << 32)
     return false;
   const index_t stride = round_up(p.x.cols, 64);
   const auto rounded = ws.take<bf16>(p.x.rows * stride);
-  const auto partial = ws.take<std::byte>(2 * split.blocks * tile_bytes);
+  const auto partial = ws.take<std::byte>(2 * most_tile_blocks(ctx.limits(), tiles, depth) * tile_bytes);
   if (ws.counting()) return true;
   const matrix_view<bf16, device_space> x(rounded.data, p.x.rows, p.x.cols, stride);
   launch(ctx, "round_tokens_kernel", round_tokens_kernel<256>, grid_1d(p.x.rows * (stride / 4), 256), p.x, x,
@@ -85,7 +87,7 @@ bool multiply_tiles(context& ctx, const frozen_product& p, void (*kernel)(tiled_
 /// \brief y (+)= x Wᵀ for many tokens.
 template <class Source, int Tiles, int DepthWarps>
 bool multiply_many(context& ctx, const frozen_product& p, workspace<device_space>& ws) {
-  using memory = tile_memory<Source, DepthWarps>;
+  using memory = tile_memory<Source, Tiles, DepthWarps>;
   constexpr index_t features = 8 / DepthWarps * Tiles * 16;
   return multiply_tiles<Source>(ctx, p, frozen_tile_kernel<Source, Tiles, DepthWarps>, "frozen_tile_kernel",
                                 features, tile_tokens, 64 * DepthWarps, features * tile_tokens * 4,
@@ -101,14 +103,15 @@ bool multiply_transposed(context& ctx, const frozen_product& p, workspace<device
                                 memory::small_bytes, memory::large_bytes, ws);
 }
 
-/// \brief Products on tensor cores with one kind of weight; false, with nothing done, where no kernel takes it.
+/// \brief Products on tensor cores with one kind of weight; false, with nothing done, where no kernel takes
+/// it.
 ///
 /// \tparam Coarse  gives codes without their scales, to the kernel that applies these to sums
 /// \tparam Exact  gives weights
 template <class Coarse, class Exact>
 bool multiply_rounded(context& ctx, const frozen_product& p, bool transpose, workspace<device_space>& ws) {
   constexpr auto tune = [](index_t tokens, bool transposed, bool few) {
-    return tune_frozen(Exact::element, Exact::units, Exact::stride, tokens, transposed, few, few);
+    return tune_frozen(Exact::element, Exact::stride, tokens, transposed, few, few);
   };
   const index_t tokens = p.x.rows;
   if (transpose) {
@@ -140,8 +143,9 @@ bool multiply_rounded(context& ctx, const frozen_product& p, bool transpose, wor
 
 /// \brief y[m, N] (+)= x[m, K] Wᵀ, or with `transpose` y[m, K] (+)= x[m, N] W, from the packed bytes.
 ///
-/// With `round_bf16` activations and weights are rounded to bfloat16, sums are in float. Without it, and for rows that are not
-/// made of whole cells of 64, everything is in float. The order of sums depends on the sizes and the device alone.
+/// With `round_bf16` activations and weights are rounded to bfloat16, sums are in float. Without it, and for
+/// rows that are not made of whole cells of 64, everything is in float. The order of sums depends on the
+/// sizes and the device alone.
 template <QuantFormat Format>
 void quantized_matmul(context& ctx, matrix_view<const float, device_space> x,
                       const quantized_view<Format, fragments, device_space>& w,
@@ -159,7 +163,16 @@ void quantized_matmul(context& ctx, matrix_view<const float, device_space> x,
     detail::with_source<Format>(p.w, detail::table_stride(ctx.limits().compute_capability), [&](auto kind) {
       using exact = typename decltype(kind)::exact;
       using coarse = typename decltype(kind)::coarse;
-      done = detail::multiply_rounded<coarse, exact>(ctx, p, options.transpose, ws);
+      // The kernels count bytes of rounded activations with 32 bits.
+      const index_t most = (index_t{1} << 31) / round_up(x.cols, 64) / 256 * 256;
+      for (index_t first = 0; first < x.rows; first += most) {
+        const workspace<device_space>::scope pass(ws);
+        detail::frozen_product part = p;
+        part.x = x.row_range(first, std::min(most, x.rows - first));
+        part.y = y.row_range(first, part.x.rows);
+        done = detail::multiply_rounded<coarse, exact>(ctx, part, options.transpose, ws);
+        if (!done) break;
+      }
     });
   if (!done && !ws.counting()) detail::multiply_plain(ctx, p, options.transpose);
 }

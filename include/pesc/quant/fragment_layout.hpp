@@ -9,20 +9,21 @@ struct fragments {};
 
 /// \brief Byte arithmetic of the `fragments` layout.
 ///
-/// The matrix is cut into tiles of 16 rows and these into cells of 64 columns; columns are padded up to whole cells, rows to
-/// whole groups of four tiles. The bytes of a cell are its record: what the 32 lanes of a warp hold as the left operand of four `mma.m16n8k16`, so that a lane loads its
-/// registers with 16-byte accesses and decodes them without talking to others. With lane = 4 g + t, register a0 to a3 of step
-/// s hold row g + 8 (a % 2) and the pair of columns `32 (s / 2) + 8 t + 4 (s % 2) + 2 (a / 2)`. The permutation of columns
+/// The matrix is cut into tiles of 16 rows and these into cells of 64 columns; columns are padded up to whole
+/// cells, rows to whole groups of four tiles. The bytes of a cell are its record: what the 32 lanes of a warp
+/// hold as the left operand of four `mma.m16n8k16`, so that a lane loads its registers with 16-byte accesses
+/// and decodes them without talking to others. With lane = 4 g + t, register a0 to a3 of step s hold row g +
+/// 8 (a % 2) and the pair of columns `32 (s / 2) + 8 t + 4 (s % 2) + 2 (a / 2)`. The permutation of columns
 /// makes the right operand of two steps 16 bytes that follow one another in a row of activations.
 ///
-/// 4-bit record: 512 bytes, [lane][step][register], a byte being a pair of codes with the even column in its low nibble.
-/// Record of numbers: [step][16-byte piece][lane], a piece being two (float) or four registers.
+/// 4-bit record: 512 bytes, [lane][step][register], a byte being a pair of codes with the even column in its
+/// low nibble. Record of numbers: [step][16-byte piece][lane], a piece being two (float) or four registers.
 ///
 /// Order of records: [group][cell][tile of the group].
 ///
-/// Where every row is made of whole cells and these of whole blocks, or the blocks of whole cells, scales lie in an array of
-/// their own as [tile][256 columns][row % 8][row / 8][unit], a unit being a cell (half of it for blocks of 32); a larger
-/// block repeats its scale. All other scales keep the order of blocks.
+/// Where every row is made of whole cells and these of whole blocks, or the blocks of whole cells, scales lie
+/// in an array of their own as [tile][256 columns][row % 8][row / 8][unit], a unit being a cell (half of it
+/// for blocks of 32); a larger block repeats its scale. All other scales keep the order of blocks.
 struct fragment_layout {
   static constexpr index_t tile_rows = 16;
   static constexpr index_t cell_cols = 64;

@@ -38,9 +38,9 @@ struct format_member<any_format> {
 
 /// \brief Non-owning frozen weight [rows, cols] of a layer that computes x Wᵀ.
 ///
-/// `codes` holds packed codes or numbers in the order of `Layout`. In `row_blocks` the scales lie in `scales`, in `fragments`
-/// too but in the order of that layout; in `panels` the first level lies between the codes and `scales` holds the second
-/// level only.
+/// `codes` holds packed codes or numbers in the order of `Layout`. In `row_blocks` the scales lie in
+/// `scales`, in `fragments` too but in the order of that layout; in `panels` the first level lies between the
+/// codes and `scales` holds the second level only.
 template <QuantFormat Format, class Layout, class Space = host_space>
 struct quantized_view : detail::format_member<Format> {
   const std::uint8_t* codes = nullptr;
@@ -121,7 +121,8 @@ class quantized_matrix : public detail::format_member<Format> {
   [[nodiscard]] vector_view<const float, memory_space> map() const { return map_.view(); }
   [[nodiscard]] float offset() const { return offset_; }
 
-  /// \brief The unused half of the last byte of an odd number of 4-bit codes, kept so that a save gives the same bytes.
+  /// \brief The unused half of the last byte of an odd number of 4-bit codes, kept so that a save gives the
+  /// same bytes.
   [[nodiscard]] std::uint8_t& tail_nibble() { return tail_nibble_; }
   [[nodiscard]] std::uint8_t tail_nibble() const { return tail_nibble_; }
 
@@ -181,9 +182,11 @@ inline index_t panel_scale_byte(const panel_layout& layout, index_t row, index_t
 
 }  // namespace detail
 
-/// \brief Rearranges a weight in the caller's memory for the CPU kernels, lossless to the bit for every shape and block.
+/// \brief Rearranges a weight in the caller's memory for the CPU kernels, lossless to the bit for every shape
+/// and block.
 ///
-/// The tensors are those of a checkpoint: packed codes and their scales. They are only read, and may go afterwards.
+/// The tensors are those of a checkpoint: packed codes and their scales. They are only read, and may go
+/// afterwards.
 /// \throws shape_error when a tensor that the format needs is missing
 template <QuantFormat Format>
 [[nodiscard]] quantized_matrix<Format, panels> pack(const quantized_view<Format, row_blocks>& from) {

@@ -40,7 +40,8 @@ __device__ inline void store_eight(const float (&v)[8], float* place, bool insid
   pair[odd ? 3 : 2] = odd ? mine : other;
 }
 
-/// \brief Writes the weights of one record; the lane's columns of its upper and lower row begin at `upper` and `lower`.
+/// \brief Writes the weights of one record; the lane's columns of its upper and lower row begin at `upper`
+/// and `lower`.
 template <class Source, class T>
 __device__ void store_record(const typename Source::table& table, const typename Source::scales& scales,
                              const uint4& words, int cell, T* upper, bool upper_inside, T* lower,
@@ -62,7 +63,8 @@ __device__ void store_record(const typename Source::table& table, const typename
     }
 }
 
-/// \brief A warp decodes a tile over four cells and goes on to the next. Needs whole cells and `out` at multiples of 16 bytes.
+/// \brief A warp decodes a tile over four cells and goes on to the next. Needs whole cells and `out` at
+/// multiples of 16 bytes.
 template <int Threads, class Source, class T>
 __global__ void __launch_bounds__(Threads, 1)
     dequantize_kernel(const __grid_constant__ frozen_weight w, matrix_view<T, device_space> out) {

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
+#include "pesc/gpu/launch.cuh"
 #include "pesc/quant/fragment_layout.hpp"
 
-// Rearranges weights from the order of checkpoints to that of fragments and back. A warp moves one 4-bit record: 16 rows
-// of 32 bytes on one side, 512 bytes that follow one another on the other. Shapes of other kinds go element by element.
+// Rearranges weights from the order of checkpoints to that of fragments and back. A warp moves one 4-bit
+// record: 16 rows of 32 bytes on one side, 512 bytes that follow one another on the other. Shapes of other
+// kinds go element by element.
 
 namespace pesc::gpu::detail {
 
@@ -115,7 +119,8 @@ __global__ void __launch_bounds__(Threads)
   to[byte] = static_cast<std::uint8_t>(pair);
 }
 
-/// \brief One byte of a checkpoint a thread, any shape; `tail` is the unused half of the last byte of an odd number.
+/// \brief One byte of a checkpoint a thread, any shape; `tail` is the unused half of the last byte of an odd
+/// number.
 template <int Threads>
 __global__ void __launch_bounds__(Threads)
     unpack_any_codes_kernel(fragment_layout layout, const std::uint8_t* from, std::uint8_t tail,
@@ -132,7 +137,8 @@ __global__ void __launch_bounds__(Threads)
   to[byte] = static_cast<std::uint8_t>(code(2 * byte) << 4 | code(2 * byte + 1));
 }
 
-/// \brief Half-precision numbers, whole cells in a row: 16 bytes of each of two rows become 16 bytes of each of two steps.
+/// \brief Half-precision numbers, whole cells in a row: 16 bytes of each of two rows become 16 bytes of each
+/// of two steps.
 template <int Threads, bool Back>
 __global__ void __launch_bounds__(Threads)
     permute_halves_kernel(fragment_layout layout, const uint4* from, uint4* to) {
@@ -212,6 +218,75 @@ __global__ void __launch_bounds__(Threads)
     __syncthreads();
     by_cell([&](index_t entry, int at) { to[entry] = entries[at]; });
   }
+}
+
+[[nodiscard]] inline bool aligned(const void* data, std::uintptr_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(data) % bytes == 0;
+}
+
+/// \brief device = device, in stream order.
+template <class T>
+void copy_tensor(context& ctx, const T* from, vector_view<T, device_space> to) {
+  if (to.empty()) return;
+  PESC_CUDA_TRY(cudaMemcpyAsync(to.data, from, static_cast<std::size_t>(to.size) * sizeof(T),
+                                cudaMemcpyDeviceToDevice, ctx.stream()));
+}
+
+/// \brief Scales of one type between the order of blocks and that of a layout.
+template <bool Back, class T>
+void permute_scales(context& ctx, const fragment_layout& layout, const T* from,
+                    vector_view<T, device_space> to) {
+  if (to.empty()) return;
+  if (!layout.scales_by_cell()) return copy_tensor(ctx, from, to);
+  constexpr int threads = 256;
+  const index_t entries =
+      layout.run_count() * fragment_layout::run_cells * layout.units_per_cell();  // of one row
+  launch(ctx, "permute_scales_kernel", permute_scales_kernel<threads, T, Back>,
+         grid_1d(layout.tile_count() * ceil_div(entries, 64) * threads, threads), layout, from, to.data);
+}
+
+/// \brief Numbers between the order of rows and that of a layout.
+template <bool Back>
+void permute_numbers(context& ctx, const fragment_layout& layout, const std::uint8_t* from,
+                     std::uint8_t* to) {
+  constexpr int threads = 256;
+  const index_t n = layout.rows * layout.cols;
+  if (layout.element == element_kind::f32)
+    launch(ctx, "permute_numbers_kernel", permute_numbers_kernel<threads, std::uint32_t, Back>,
+           grid_1d(n, threads), layout, reinterpret_cast<const std::uint32_t*>(from),
+           reinterpret_cast<std::uint32_t*>(to));
+  else if (layout.cols % fragment_layout::cell_cols == 0 && aligned(from, 16) && aligned(to, 16))
+    launch(ctx, "permute_halves_kernel", permute_halves_kernel<threads, Back>,
+           grid_1d(layout.tile_count() * layout.cell_count() * 64, threads), layout,
+           reinterpret_cast<const uint4*>(from), reinterpret_cast<uint4*>(to));
+  else
+    launch(ctx, "permute_numbers_kernel", permute_numbers_kernel<threads, std::uint16_t, Back>,
+           grid_1d(n, threads), layout, reinterpret_cast<const std::uint16_t*>(from),
+           reinterpret_cast<std::uint16_t*>(to));
+}
+
+/// \brief 4-bit codes from the order of checkpoints.
+inline void pack_codes(context& ctx, const fragment_layout& layout, const std::uint8_t* from,
+                       std::uint8_t zero, std::uint8_t* to) {
+  constexpr int threads = 256;
+  if (layout.cols % fragment_layout::cell_cols == 0 && aligned(from, 16))
+    launch(ctx, "pack_codes_kernel", pack_codes_kernel<threads>,
+           grid_1d(layout.tile_count() * layout.cell_count() * 32, threads), layout, from, zero, to);
+  else
+    launch(ctx, "pack_any_codes_kernel", pack_any_codes_kernel<threads>, grid_1d(layout.bytes(), threads),
+           layout, from, zero, to);
+}
+
+/// \brief 4-bit codes to the order of checkpoints.
+inline void unpack_codes(context& ctx, const fragment_layout& layout, const std::uint8_t* from,
+                         std::uint8_t tail, std::uint8_t* to) {
+  constexpr int threads = 256;
+  if (layout.cols % fragment_layout::cell_cols == 0)
+    launch(ctx, "unpack_codes_kernel", unpack_codes_kernel<threads>,
+           grid_1d(layout.tile_count() * layout.cell_count() * 32, threads), layout, from, to);
+  else
+    launch(ctx, "unpack_any_codes_kernel", unpack_any_codes_kernel<threads>,
+           grid_1d(ceil_div(layout.rows * layout.cols, 2), threads), layout, from, tail, to);
 }
 
 }  // namespace pesc::gpu::detail

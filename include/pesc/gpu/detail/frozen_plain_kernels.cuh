@@ -3,8 +3,8 @@
 
 #include "pesc/gpu/detail/dequantize_kernels.cuh"
 
-// Products with frozen weights in float, for every shape and kind of element: 64 x 64 weights at a time are turned into
-// numbers in shared memory. A result is the sum, in order, of the sums of 64 terms.
+// Products with frozen weights in float, for every shape and kind of element: 64 x 64 weights at a time are
+// turned into numbers in shared memory. A result is the sum, in order, of the sums of 64 terms.
 
 namespace pesc::gpu::detail {
 
@@ -16,13 +16,15 @@ struct frozen_product {
   bool accumulate = false;
 };
 
-/// \brief Where the weight of (`depth`, `feature`) lies in the tile; the permutation keeps the lanes that write it apart.
+/// \brief Where the weight of (`depth`, `feature`) lies in the tile; the permutation keeps the lanes that
+/// write it apart.
 template <bool Transpose>
 __device__ int plain_place(int depth, int feature) {
   return depth * 64 + (Transpose ? feature ^ depth % 2 * 4 : feature ^ depth / 8 % 4 * 8);
 }
 
-/// \brief Decodes the 64 rows of `group` in `cell` with 8 warps, two for each record; zeros outside of the matrix.
+/// \brief Decodes the 64 rows of `group` in `cell` with 8 warps, two for each record; zeros outside of the
+/// matrix.
 template <bool Transpose>
 __device__ void decode_plain_tile(const frozen_weight& w, const float* levels, index_t group, index_t cell,
                                   float* tile) {
@@ -68,7 +70,7 @@ __global__ void __launch_bounds__(256)
   float* const weights = reinterpret_cast<float*>(weight_memory);
   float* const tokens = reinterpret_cast<float*>(token_memory);
   const int thread = static_cast<int>(threadIdx.x);
-  if (thread < 16) levels[thread] = p.w.levels[thread];
+  if (thread < 16) levels[thread] = p.w.levels[threadIdx.x];
   const index_t feature_tile = blockIdx.x % feature_tiles;
   const index_t first_token = blockIdx.x / feature_tiles * Tokens;
   const index_t depth = p.x.cols;

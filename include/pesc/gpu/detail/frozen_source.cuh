@@ -4,8 +4,8 @@
 #include "pesc/gpu/detail/pair_table.cuh"
 #include "pesc/quant/unquantized.hpp"
 
-// Where the tensor-core products take their left operands from: 4-bit codes and a table, or numbers. A source gives the
-// registers of a lane for one step of a record; `record` is what the lane loads of it beforehand.
+// Where the tensor-core products take their left operands from: 4-bit codes and a table, or numbers. A source
+// gives the registers of a lane for one step of a record; `record` is what the lane loads of it beforehand.
 
 namespace pesc::gpu::detail {
 
@@ -13,7 +13,8 @@ namespace pesc::gpu::detail {
 ///
 /// \tparam Units  scales per cell and row
 /// \tparam Kind  as of `run_scales`
-/// \tparam Exact  registers are products of code and scale in float, rounded once; otherwise bare codes rounded to bfloat16
+/// \tparam Exact  registers are products of code and scale in float, rounded once; otherwise bare codes
+/// rounded to bfloat16
 template <int Stride, int Units, scale_kind Kind, bool Exact>
 struct code_source {
   static constexpr element_kind element = element_kind::code4;
@@ -128,7 +129,8 @@ struct number_source {
   }
 };
 
-/// \brief True where sources give a weight: whole cells in a row, blocks of a power of 2, cells that 32 bits count.
+/// \brief True where sources give a weight: whole cells in a row, blocks of a power of 2, cells that 32 bits
+/// count.
 [[nodiscard]] inline bool has_source(const frozen_weight& w) {
   const fragment_layout& l = w.layout;
   if (l.cols % fragment_layout::cell_cols != 0 || l.tile_count() * 16 * l.cell_count() >= index_t{1} << 31)

@@ -5,10 +5,11 @@
 #include "pesc/gpu/detail/frozen_source.cuh"
 #include "pesc/gpu/detail/work_split.cuh"
 
-// Products y (+)= x Wᵀ for few tokens, which the memory of the weights limits. Weights go from global memory to registers, are
-// decoded there and are the left operand of mma.m16n8k16; tokens are the right one. The depth is cut into slices, for each of
-// which some blocks hold their part of x in shared memory; the warps of a block take ranges of equal length of the cells of
-// all tiles. Scales are applied to the sums of a block of weights: cheaper than scaling the weights, and more exact.
+// Products y (+)= x Wᵀ for few tokens, which the memory of the weights limits. Weights go from global memory
+// to registers, are decoded there and are the left operand of mma.m16n8k16; tokens are the right one. The
+// depth is cut into slices, for each of which some blocks hold their part of x in shared memory; the warps of
+// a block take ranges of equal length of the cells of all tiles. Scales are applied to the sums of a block of
+// weights: cheaper than scaling the weights, and more exact.
 
 namespace pesc::gpu::detail {
 
@@ -43,11 +44,13 @@ inline constexpr int stream_warps = 8;
 inline constexpr int stream_most_tiles = 32;  ///< of a block
 inline constexpr int stream_most_slices = 16;
 
-/// \brief What the warps of a block tell one another. Not a static variable, which would move the table from its place.
+/// \brief What the warps of a block tell one another. Not a static variable, which would move the table from
+/// its place.
 struct stream_notes {
   std::uint32_t heads[stream_warps];  ///< first tile of each warp
   std::uint32_t tails[stream_warps];  ///< last one
-  /// Of the tiles of the block: bits of the warps whose last tile it is, and bit 8 if it ends inside the range of a warp.
+  /// Of the tiles of the block: bits of the warps whose last tile it is, and bit 8 if it ends inside the
+  /// range of a warp.
   std::uint32_t sums[stream_most_tiles];
   std::uint32_t last[stream_most_tiles];  ///< this block came last to it
   /// [slice][tile of the block]: 64 times the first part of it there + their number.
@@ -177,7 +180,8 @@ struct stream_warp {
   }
 };
 
-/// \brief The part of a block: adds the sums of its warps, then those of the blocks of a tile. All threads take part.
+/// \brief The part of a block: adds the sums of its warps, then those of the blocks of a tile. All threads
+/// take part.
 template <int Tiles>
 struct stream_result {
   static constexpr std::uint32_t features = Tiles * 16;
@@ -211,7 +215,8 @@ struct stream_result {
     }
   }
 
-  /// \brief Calls `f(tile, place)` for all tiles of the block and all groups of four features, counted [token][features / 4].
+  /// \brief Calls `f(tile, place)` for all tiles of the block and all groups of four features, counted
+  /// [token][features / 4].
   template <class F>
   __device__ void for_elements(F&& f) const {
     const std::uint32_t elements = static_cast<std::uint32_t>(s.p.y.rows) * (features / 4);

@@ -5,9 +5,10 @@
 #include "pesc/gpu/detail/frozen_source.cuh"
 #include "pesc/gpu/detail/work_split.cuh"
 
-// Products y (+)= x Wᵀ for many tokens, 64 of them a tile. Weights go from global memory (from its cache, but for the first
-// tile of tokens) to registers, are decoded and scaled there exactly and are the left operand of mma.m16n8k16; tokens come
-// through a ring of stages in shared memory. Blocks take ranges of equal length of the depth of all tiles.
+// Products y (+)= x Wᵀ for many tokens, 64 of them a tile. Weights go from global memory (from its cache, but
+// for the first tile of tokens) to registers, are decoded and scaled there exactly and are the left operand
+// of mma.m16n8k16; tokens come through a ring of stages in shared memory. Blocks take ranges of equal length
+// of the depth of all tiles.
 
 namespace pesc::gpu::detail {
 
@@ -44,11 +45,13 @@ struct tiled_product {
   unsigned* tickets = nullptr;    ///< one for each block
 };
 
-/// \brief Adds the sums that blocks have of one tile. `Pieces` is the number of registers of a thread, by four.
+/// \brief Adds the sums that blocks have of one tile. `Pieces` is the number of registers of a thread, by
+/// four.
 ///
-/// A block has at most two tiles that it shares: the first of its range, and the last. The owner of the first part of a tile
-/// lends the ticket.
-/// \returns true for the block that comes last; its sums are then those of the tile, added in the order of the depth
+/// A block has at most two tiles that it shares: the first of its range, and the last. The owner of the first
+/// part of a tile lends the ticket.
+/// \returns true for the block that comes last; its sums are then those of the tile, added in the order of
+/// the depth
 template <int Pieces, int Threads>
 __device__ bool add_parts(const tiled_product& s, std::uint32_t tile, std::uint32_t block, bool whole,
                           float (&sum)[Pieces][4], bool holds, bool& flag) {
@@ -139,18 +142,22 @@ __device__ void write_sums(const frozen_product& p, const float (&sum)[Tiles * T
 inline constexpr int tile_tokens = 64;
 inline constexpr std::uint32_t tile_stage_bytes = tile_tokens * 128;  ///< of one cell
 
-/// \brief Shared memory: the stages; with two warps a row of weights, one hands its sums over in the same place.
-template <class Source, int DepthWarps>
+/// \brief Shared memory: the stages; with two warps a row of weights, one hands its sums over in the same
+/// place.
+template <class Source, int Tiles, int DepthWarps>
 struct tile_memory {
   static constexpr int stages = 4;
   static constexpr std::uint32_t stage_bytes = tile_stage_bytes * DepthWarps;
   static constexpr std::uint32_t large_bytes = stages * stage_bytes;
-  static constexpr std::uint32_t small_bytes = Source::map_bytes + 16;
+  static constexpr std::uint32_t scale_bytes =
+      Source::scaled ? Tiles * 256 * Source::units : 0;  ///< of a warp
+  static constexpr std::uint32_t flag_place = Source::map_bytes + 8 * scale_bytes;
+  static constexpr std::uint32_t small_bytes = flag_place + 16;
 };
 
 /// \brief What a block of `frozen_tile_kernel` does with one tile, and the place of its threads in it.
 ///
-/// Made twice, before the product and after, so that nothing of it is kept in registers meanwhile.
+/// Cheap enough to make it again after the product rather than to keep it in registers meanwhile.
 template <int Tiles, int DepthWarps>
 struct tile_place {
   static constexpr int row_warps = 8 / DepthWarps;
@@ -176,11 +183,11 @@ struct tile_place {
   }
 };
 
-/// \brief Copies of tokens to the stages: a thread moves 16 bytes of two tokens of each cell, permuted so that the lanes that
-/// read two neighbouring tokens use all banks.
-template <class Source, int DepthWarps>
+/// \brief Copies of tokens to the stages: a thread moves 16 bytes of two tokens of each cell, permuted so
+/// that the lanes that read two neighbouring tokens use all banks.
+template <class Source, int Tiles, int DepthWarps>
 struct token_stages {
-  using memory_plan = tile_memory<Source, DepthWarps>;
+  using memory_plan = tile_memory<Source, Tiles, DepthWarps>;
   std::uint32_t from;  ///< byte of x
   std::uint32_t to;
   bool inside, second_inside;
@@ -213,11 +220,27 @@ struct token_stages {
   }
 };
 
+/// \brief The scales of a tile and run of four cells in shared memory, where they take no registers:
+/// [unit][cell][row].
+///
+/// Cells lie in the order 0, 2, 1, 3, so that the lanes that write them use all banks.
+template <class Scales, int Units>
+__device__ void store_scales(const Scales& scales, std::uint32_t place) {
+  const std::uint32_t lane = threadIdx.x % 32, row = lane / 4 + lane % 4 / 2 * 8;
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+#pragma unroll
+    for (int unit = 0; unit < Units; ++unit)
+      store_shared(place + (unit * 4 + i * 2 + lane % 2) * 64 + row * 4,
+                   __float_as_uint(scales.value[i * Units + unit]));
+}
+
 /// \brief Adds the products of the steps of `place` to the sums of the warp.
 template <class Source, int Tiles, int DepthWarps>
 __device__ void multiply_tile(const tiled_product& s, const Source& source, std::uint32_t memory,
-                              std::uint32_t number, float (&sum)[Tiles * tile_tokens / 8][4]) {
-  using memory_plan = tile_memory<Source, DepthWarps>;
+                              std::uint32_t scale_memory, std::uint32_t number,
+                              float (&sum)[Tiles * tile_tokens / 8][4]) {
+  using memory_plan = tile_memory<Source, Tiles, DepthWarps>;
   constexpr int token_tiles = tile_tokens / 8, stages = memory_plan::stages;
   const frozen_weight& w = s.p.w;
   const tile_place<Tiles, DepthWarps> place(s, number);
@@ -226,10 +249,9 @@ __device__ void multiply_tile(const tiled_product& s, const Source& source, std:
   keep(read_place);
   const std::uint32_t last_step = place.last_step;
   const auto has_work = [&](std::uint32_t step) { return place.has_rows && step < last_step; };
-  token_stages<Source, DepthWarps> tokens(s, place.first_token, place.first_step, memory);
+  token_stages<Source, Tiles, DepthWarps> tokens(s, place.first_token, place.first_step, memory);
 #pragma unroll
   for (int i = 0; i < stages - 1; ++i) tokens.copy(s, place.first_step + i, last_step);
-  typename Source::scales scales[Tiles];
   typename Source::record records[Tiles];
   const typename Source::place scale_place(w, place.has_rows ? place.first_tile : 0);
   const std::uint8_t* codes = w.codes + lane * 16;
@@ -241,12 +263,20 @@ __device__ void multiply_tile(const tiled_product& s, const Source& source, std:
   for (std::uint32_t step = place.first_step; step < last_step;) {
     std::uint32_t cell = step * DepthWarps + place.depth_warp;
     const std::uint32_t run_last = min(last_step, step + (4 - cell % 4 + DepthWarps - 1) / DepthWarps);
-    if (Source::scaled && has_work(step)) {
+    if constexpr (Source::scaled)
+      if (has_work(step)) {
+        typename Source::scales scales[Tiles];
 #pragma unroll
-      for (int i = 0; i < Tiles; ++i) scales[i].load(w, scale_place, i, cell / 4);
+        for (int i = 0; i < Tiles; ++i) scales[i].load(w, scale_place, i, cell / 4);
+        __syncwarp();
 #pragma unroll
-      for (int i = 0; i < Tiles; ++i) scales[i].decode(w, source.pairs);
-    }
+        for (int i = 0; i < Tiles; ++i) {
+          scales[i].decode(w, source.pairs);
+          store_scales<typename Source::scales, Source::units>(scales[i],
+                                                               scale_memory + i * 256 * Source::units);
+        }
+        __syncwarp();
+      }
     for (; step < run_last; ++step, cell += DepthWarps) {
       copies_wait<stages - 2>();
       __syncthreads();
@@ -254,6 +284,7 @@ __device__ void multiply_tile(const tiled_product& s, const Source& source, std:
       codes += DepthWarps * 4 * Source::record_bytes;
       if (!has_work(step)) continue;
       const bool more = has_work(step + 1);
+      const std::uint32_t cell_scales = scale_memory + (cell % 2 * 2 + cell / 2 % 2) * 64 + g * 4;
       const std::uint32_t stage = read_place + step % stages * memory_plan::stage_bytes;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -262,9 +293,13 @@ __device__ void multiply_tile(const tiled_product& s, const Source& source, std:
         for (int n = 0; n < token_tiles; ++n) b[n] = load_shared_16((stage ^ half * 64) + n * 1024);
 #pragma unroll
         for (int i = 0; i < Tiles; ++i) {
-          const int unit = Source::units == 2 ? half : 0;
-          const float upper = scales[i].get(static_cast<int>(cell % 4), unit, 0);
-          const float lower = scales[i].get(static_cast<int>(cell % 4), unit, 1);
+          float upper = 1.0f, lower = 1.0f;
+          if constexpr (Source::scaled) {
+            const std::uint32_t from =
+                cell_scales + ((i * Source::units + (Source::units == 2 ? half : 0)) * 4) * 64;
+            upper = __uint_as_float(load_shared(from));
+            lower = __uint_as_float(load_shared(from + 32));
+          }
 #pragma unroll
           for (int odd = 0; odd < 2; ++odd) {
             std::uint32_t a[4];
@@ -301,11 +336,11 @@ __device__ void add_depth_warps(float (&sum)[Registers][4], std::uint32_t place,
     }
 }
 
-/// \brief A block of 8 warps has `8 / DepthWarps` times `Tiles` times 16 features of 64 tokens. The number of cells of a row must be
-/// a multiple of `DepthWarps`.
+/// \brief A block of 8 warps has `8 / DepthWarps` times `Tiles` times 16 features of 64 tokens. The number of
+/// cells of a row must be a multiple of `DepthWarps`.
 template <class Source, int Tiles, int DepthWarps>
 __global__ void __launch_bounds__(256, 1) frozen_tile_kernel(const __grid_constant__ tiled_product s) {
-  using memory_plan = tile_memory<Source, DepthWarps>;
+  using memory_plan = tile_memory<Source, Tiles, DepthWarps>;
   constexpr int pieces = Tiles * tile_tokens / 8;
   static_assert(DepthWarps == 1 || 4 * pieces * 512 <= memory_plan::large_bytes);
   const table_memory<Source::stride> memory(memory_plan::small_bytes, memory_plan::large_bytes);
@@ -315,7 +350,9 @@ __global__ void __launch_bounds__(256, 1) frozen_tile_kernel(const __grid_consta
   for (std::uint32_t tile = s.split.begin(blockIdx.x) / s.split.depth; tile <= last_tile; ++tile) {
     __syncthreads();  // the table; the stages of the tile before
     float sum[pieces][4] = {};
-    multiply_tile<Source, Tiles, DepthWarps>(s, source, memory.large, tile, sum);
+    multiply_tile<Source, Tiles, DepthWarps>(
+        s, source, memory.large,
+        memory.small + Source::map_bytes + warp_of_block() * memory_plan::scale_bytes, tile, sum);
     const tile_place<Tiles, DepthWarps> place(s, tile);
     copies_wait<0>();
     __syncthreads();
@@ -323,7 +360,7 @@ __global__ void __launch_bounds__(256, 1) frozen_tile_kernel(const __grid_consta
       add_depth_warps(sum, memory.large + (place.row_warp * pieces * 32 + threadIdx.x % 32) * 16,
                       place.depth_warp == 1);
     const bool holds = place.has_rows && place.depth_warp == 0;
-    bool& flag = *static_cast<bool*>(__cvta_shared_to_generic(memory.small + Source::map_bytes));
+    bool& flag = *static_cast<bool*>(__cvta_shared_to_generic(memory.small + memory_plan::flag_place));
     if (!add_parts<pieces, 256 / DepthWarps>(s, tile, blockIdx.x, place.whole(s), sum, holds, flag)) continue;
     if (DepthWarps == 2) __syncthreads();  // the sums of the other half of the depth have been read
     if (holds)

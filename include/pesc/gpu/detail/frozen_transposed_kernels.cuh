@@ -3,8 +3,9 @@
 
 #include "pesc/gpu/detail/frozen_tile_kernels.cuh"
 
-// Products y (+)= x W, from the same bytes: 64 rows of 128 columns of W at a time are decoded, scaled exactly, into shared
-// memory, from where `ldmatrix.trans` takes them as the left operand of mma.m16n8k16; tokens are the right one.
+// Products y (+)= x W, from the same bytes: 64 rows of 128 columns of W at a time are decoded, scaled
+// exactly, into shared memory, from where `ldmatrix.trans` takes them as the left operand of mma.m16n8k16;
+// tokens are the right one.
 
 namespace pesc::gpu::detail {
 
@@ -23,7 +24,8 @@ struct transposed_memory {
   static_assert(large_bytes >= 8 * write_bytes);
 };
 
-/// \brief Byte of 16-byte chunk `chunk` of row `f` of the decoded weights; rows and columns of chunks lie in different banks.
+/// \brief Byte of 16-byte chunk `chunk` of row `f` of the decoded weights; rows and columns of chunks lie in
+/// different banks.
 __device__ inline std::uint32_t weight_chunk(std::uint32_t f, std::uint32_t chunk) {
   return f * (transposed_cols * 2) + (chunk ^ f % 2 * 4 + f / 2 % 4) * 16;
 }

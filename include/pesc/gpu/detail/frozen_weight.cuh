@@ -7,7 +7,8 @@
 
 namespace pesc::gpu::detail {
 
-/// \brief A frozen weight in the order of fragments as numbers and pointers, for kernels that know no formats.
+/// \brief A frozen weight in the order of fragments as numbers and pointers, for kernels that know no
+/// formats.
 struct frozen_weight {
   fragment_layout layout{};
   const std::uint8_t* codes = nullptr;

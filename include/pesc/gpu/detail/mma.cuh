@@ -15,8 +15,9 @@ __device__ inline void keep(std::uint32_t& value) { asm volatile("" : "+r"(value
 
 /// \brief c += a b, [16, 16] times [16, 8] in bfloat16 with sums in float.
 ///
-/// With g = lane / 4 and t = lane % 4, registers hold a = (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8) and the column
-/// after each; b = (2t, g), (2t + 8, g) and the row after each; c = (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+/// With g = lane / 4 and t = lane % 4, registers hold a = (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8)
+/// and the column after each; b = (2t, g), (2t + 8, g) and the row after each; c = (g, 2t), (g, 2t + 1), (g +
+/// 8, 2t), (g + 8, 2t + 1).
 __device__ inline void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                 std::uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -93,7 +94,8 @@ __device__ inline void load_matrix_transposed(std::uint32_t (&v)[4], std::uint32
                : "r"(address));
 }
 
-/// \brief 16 bytes that are read once: they go past the first-level cache. Volatile, so that it stays as early as written.
+/// \brief 16 bytes that are read once: they go past the first-level cache. Volatile, so that it stays as
+/// early as written.
 __device__ inline uint4 load_once(const void* data) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"

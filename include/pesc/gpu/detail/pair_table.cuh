@@ -6,21 +6,23 @@
 #include "pesc/gpu/detail/frozen_weight.cuh"
 #include "pesc/gpu/detail/mma.cuh"
 
-// Decoding of 4-bit codes by a table in shared memory: a byte of a record, which is a pair of codes, selects one of 256 pairs
-// of numbers. Every entry is repeated for the banks of all lanes, so that no data make conflicts.
+// Decoding of 4-bit codes by a table in shared memory: a byte of a record, which is a pair of codes, selects
+// one of 256 pairs of numbers. Every entry is repeated for the banks of all lanes, so that no data make
+// conflicts.
 //
-// The wide table has a distance of 256 bytes between entries and lies at a multiple of 64 KB, so that a byte of codes is a
-// byte of the address, which one PRMT instruction forms. Pairs fill the first half of an entry; the second half repeats the
-// entry of the map of double quantisation with the same number. The narrow table, for devices whose blocks have less than 128 KB,
-// has only the pairs; its addresses take a shift and a mask.
+// The wide table has a distance of 256 bytes between entries and lies at a multiple of 64 KB, so that a byte
+// of codes is a byte of the address, which one PRMT instruction forms. Pairs fill the first half of an entry;
+// the second half repeats the entry of the map of double quantisation with the same number. The narrow table,
+// for devices whose blocks have less than 128 KB, has only the pairs; its addresses take a shift and a mask.
 
 namespace pesc::gpu::detail {
 
 inline constexpr int wide_table = 256;  ///< bytes between entries
 inline constexpr int narrow_table = 128;
 
-/// \brief Dynamic shared memory of the kernels with a table: the table at a multiple of its size, right behind it the large area,
-/// and the small area before the table where the memory of the block does not begin at a multiple, otherwise at the end.
+/// \brief Dynamic shared memory of the kernels with a table: the table at a multiple of its size, right
+/// behind it the large area, and the small area before the table where the memory of the block does not begin
+/// at a multiple, otherwise at the end.
 ///
 /// \tparam Stride  bytes between entries of the table; 0: no table
 template <int Stride>
@@ -32,7 +34,8 @@ struct table_memory {
   std::uint32_t small;
   std::uint32_t large;
 
-  /// \brief Bytes to ask for at a launch. Devices since compute capability 9.0 keep the first KB of a block to themselves.
+  /// \brief Bytes to ask for at a launch. Devices since compute capability 9.0 keep the first KB of a block
+  /// to themselves.
   [[nodiscard]] static index_t bytes(int compute_capability, index_t small_bytes, index_t large_bytes) {
     const auto end = [&](index_t begin) {
       const index_t before = round_up(begin, alignment) - begin;
@@ -81,7 +84,8 @@ struct pair_table {
     const std::uint32_t b = Exact ? __float_as_uint(odd) : a;
     const bool nested = w.layout.scales == scale_kind::double_quant;
     const std::uint32_t value = nested ? __float_as_uint(w.scales.map[entry]) : 0;
-    // Each thread begins with another of the eight pieces of its entry, so that neighbours write to different banks.
+    // Each thread begins with another of the eight pieces of its entry, so that neighbours write to different
+    // banks.
 #pragma unroll
     for (int i = 0; i < 2048 / Threads; ++i) {
       const std::uint32_t piece = (threadIdx.x / 256 * (2048 / Threads) + threadIdx.x + i) % 8;
@@ -141,8 +145,9 @@ struct scale_place {
 
 /// \brief The scales of one tile in a run of four cells, spread over a warp.
 ///
-/// Lane 4 g + t holds those of row g + 8 (t / 2) in cells 2 (t % 2) and 2 (t % 2) + 1 of the run, so that a warp loads one
-/// piece of memory and decodes every scale once. The cells of a matrix must be fewer than 2^31.
+/// Lane 4 g + t holds those of row g + 8 (t / 2) in cells 2 (t % 2) and 2 (t % 2) + 1 of the run, so that a
+/// warp loads one piece of memory and decodes every scale once. The cells of a matrix must be fewer than
+/// 2^31.
 /// \tparam Units  scales per cell and row: 2 for blocks of 32, otherwise 1
 /// \tparam Kind  plain, double_quant, or none: whichever the weight has
 template <int Units, scale_kind Kind>

@@ -13,7 +13,8 @@ namespace pesc::gpu::detail {
 
 /// \brief Bytes between the entries of the table of pairs, for a device of this compute capability.
 ///
-/// Blocks of most consumer devices have 99 KB of shared memory, too little for the wide table and the data beside it.
+/// Blocks of most consumer devices have 99 KB of shared memory, too little for the wide table and the data
+/// beside it.
 [[nodiscard]] constexpr int table_stride(int compute_capability) {
   switch (compute_capability) {
     case 80:
@@ -42,13 +43,12 @@ struct frozen_tuning {
 
 /// \brief The kernel for a weight and a number of tokens.
 ///
-/// More tiles of rows share the loads of tokens, but their sums and weights must fit into the registers. Where few tokens
-/// leave few tiles, these are smaller, and two warps share the depth of one.
-/// \param units  scales per cell and row
+/// More tiles of rows share the loads of tokens, but their sums and weights must fit into the registers.
+/// Where few tokens leave few tiles, these are smaller, and two warps share the depth of one.
 /// \param stride  of the table of pairs
 /// \param few_tiles  fewer tiles of the largest size than multiprocessors
 /// \param even  the depth is a multiple of 128
-[[nodiscard]] constexpr frozen_tuning tune_frozen(element_kind element, int units, int stride, index_t tokens,
+[[nodiscard]] constexpr frozen_tuning tune_frozen(element_kind element, int stride, index_t tokens,
                                                   bool transpose, bool few_tiles, bool even) {
   const bool coded = element == element_kind::code4, wide = stride != narrow_table;
   if (transpose) {
@@ -58,8 +58,8 @@ struct frozen_tuning {
   if (tokens <= 8) return {frozen_kernel::stream, coded ? 4 : 1, 1, 8};
   if (tokens <= 16) return {frozen_kernel::stream, coded ? 4 : 1, 1, 16};
   if (tokens <= 32) return {frozen_kernel::stream, coded ? 2 : 1, 1, 32};
-  const int row_tiles = coded && units == 1 ? 4 : element == element_kind::f32 ? 1 : 2;
-  return {frozen_kernel::tile, row_tiles, coded && units == 1 && wide && few_tiles && even ? 2 : 1, 64};
+  const int row_tiles = coded ? 4 : element == element_kind::f32 ? 1 : 2;
+  return {frozen_kernel::tile, row_tiles, coded && wide && few_tiles && even ? 2 : 1, 64};
 }
 
 /// \brief The most tokens that `frozen_stream_kernel` takes.
@@ -96,8 +96,9 @@ template <class Source, int Tiles>
 
 /// \brief Cuts a product for few tokens into slices and blocks.
 ///
-/// More slices mean that a block reads less of x, and that more parts are added at the end; the sum of bytes decides, with
-/// those of the weights weighed by how evenly they are spread. `slices` is 0 where nothing fits.
+/// More slices mean that a block reads less of x, and that more parts are added at the end; the sum of bytes
+/// decides, with those of the weights weighed by how evenly they are spread. `slices` is 0 where nothing
+/// fits.
 template <class Source, int Tiles>
 [[nodiscard]] stream_product plan_stream(const device_limits& limits, index_t rows, index_t cols,
                                          index_t tokens) {
@@ -131,17 +132,24 @@ template <class Source, int Tiles>
   return best;
 }
 
-/// \brief Floats of the parts of a product for few tokens, as many as any plan takes, so that scratch for many tokens suffices
-/// for fewer.
+/// \brief Floats of the parts of a product for few tokens, as many as any plan takes, so that scratch for
+/// many tokens suffices for fewer.
 [[nodiscard]] inline index_t stream_part_elements(index_t rows, index_t tokens) {
   return round_up(rows, 64) * std::min(tokens, stream_most_tokens) * stream_most_parts;
 }
 
-/// \brief Cuts tiles into ranges for the blocks of a device, at least four steps of depth each.
+/// \brief The most blocks among which tiles are cut: as many as a device runs at once, with at least four
+/// steps of depth each.
+[[nodiscard]] inline index_t most_tile_blocks(const device_limits& limits, index_t tiles, index_t depth) {
+  return std::max(index_t{1}, std::min<index_t>(limits.multiprocessors, tiles * depth / 4));
+}
+
+/// \brief Cuts tiles into ranges. Where it leaves few multiprocessors idle, every tile gets the same number
+/// of blocks, so that none has parts of two tiles.
 [[nodiscard]] inline work_split plan_tiles(const device_limits& limits, index_t tiles, index_t depth) {
-  const index_t blocks = std::max(index_t{1}, std::min<index_t>(limits.multiprocessors, tiles * depth / 4));
+  const index_t most = most_tile_blocks(limits, tiles, depth), even = most / tiles * tiles;
   return {static_cast<std::uint32_t>(tiles), static_cast<std::uint32_t>(depth),
-          static_cast<std::uint32_t>(blocks)};
+          static_cast<std::uint32_t>(even * 20 >= most * 19 ? even : most)};
 }
 
 }  // namespace pesc::gpu::detail

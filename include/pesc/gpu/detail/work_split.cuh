@@ -9,8 +9,8 @@ namespace pesc::gpu::detail {
 
 /// \brief Cuts a list of equal tiles, each of `depth` units, into ranges of equal length for blocks.
 ///
-/// A range may begin or end inside a tile; the blocks of a tile then add their parts in the order of the units. The order
-/// depends on these three numbers alone. `tiles * depth * blocks` must be below 2^32.
+/// A range may begin or end inside a tile; the blocks of a tile then add their parts in the order of the
+/// units. The order depends on these three numbers alone. `tiles * depth * blocks` must be below 2^32.
 struct work_split {
   std::uint32_t tiles = 0;
   std::uint32_t depth = 0;
@@ -30,9 +30,11 @@ struct work_split {
   }
 };
 
-/// \brief Adds one to a counter and tells whether all `expected` others have come, in which case it is zero again.
+/// \brief Adds one to a counter and tells whether all `expected` others have come, in which case it is zero
+/// again.
 ///
-/// The caller has written its part before, and a barrier of the block lies between; whoever comes last sees all parts.
+/// The caller has written its part before, and a barrier of the block lies between; whoever comes last sees
+/// all parts.
 __device__ inline bool last_of(unsigned* ticket, unsigned expected) {
   __threadfence();
   const bool last = atomicAdd(ticket, 1u) + 1 == expected;
