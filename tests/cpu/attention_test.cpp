@@ -2,52 +2,14 @@
 #include "pesc/cpu/attention.hpp"
 
 #include "cpu/op_test.hpp"
+#include "support/exact_attention.hpp"
 
 namespace {
 
 using namespace pesc;
-using reference::matrix;
+using support::attend;
+using support::exact_attention;
 using support::tensor;
-
-struct exact_attention {
-  matrix out, lse, dq, dk, dv;
-};
-
-/// Softmax, output and gradients by their definitions, one query of one head at a time.
-exact_attention attend(const matrix& q, const matrix& k, const matrix& v, const matrix& dout,
-                       const std::vector<attention_span>& spans, const attention_shape& shape) {
-  exact_attention r{matrix(q.rows, q.cols), matrix(q.rows, shape.heads), matrix(q.rows, q.cols),
-                    matrix(k.rows, k.cols), matrix(k.rows, k.cols)};
-  const index_t size = shape.head_dim;
-  const double scale = 1 / std::sqrt(static_cast<double>(size));
-  for (const attention_span& span : spans)
-    for (index_t t = span.query_begin; t < span.query_end; ++t)
-      for (index_t h = 0; h < shape.heads; ++h) {
-        const index_t keys = span.past + t - span.query_begin + 1;
-        const index_t at = h * size, kv = h / (shape.heads / shape.kv_heads) * size;
-        matrix scores(1, keys), dp(1, keys);
-        for (index_t j = 0; j < keys; ++j)
-          for (index_t c = 0; c < size; ++c) {
-            scores[j] += scale * q(t, at + c) * k(span.key_begin + j, kv + c);
-            dp[j] += dout(t, at + c) * v(span.key_begin + j, kv + c);
-          }
-        r.lse(t, h) = reference::log_sum_exp(scores.data(), keys);
-        double mean = 0;
-        for (index_t j = 0; j < keys; ++j) mean += std::exp(scores[j] - r.lse(t, h)) * dp[j];
-        for (index_t j = 0; j < keys; ++j) {
-          const double p = std::exp(scores[j] - r.lse(t, h));
-          const double ds = p * (dp[j] - mean) * scale;
-          const index_t key = span.key_begin + j;
-          for (index_t c = 0; c < size; ++c) {
-            r.out(t, at + c) += p * v(key, kv + c);
-            r.dv(key, kv + c) += p * dout(t, at + c);
-            r.dq(t, at + c) += ds * k(key, kv + c);
-            r.dk(key, kv + c) += ds * q(t, at + c);
-          }
-        }
-      }
-  return r;
-}
 
 void check(const std::vector<attention_span>& spans, const attention_shape& shape, index_t tokens,
            index_t keys, bool backward, double deviation = 1) {

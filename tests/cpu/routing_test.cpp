@@ -2,10 +2,13 @@
 #include "pesc/cpu/routing.hpp"
 
 #include "cpu/op_test.hpp"
+#include "support/gate_rules.hpp"
 
 namespace {
 
 using namespace pesc;
+using support::all_gates;
+using support::exact_options;
 using support::tensor;
 
 template <class T>
@@ -27,20 +30,6 @@ choice choose(cpu_backend& ctx, const tensor& logits, int k, const gate_options&
   choice c{std::vector<std::int32_t>(slots), std::vector<float>(slots)};
   top_k_softmax(ctx, logits.view(), k, options, write(c.expert), write(c.gate));
   return c;
-}
-
-constexpr gate_options all_gates[] = {{gate_order::softmax_after_top_k, true},
-                                      {gate_order::softmax_before_top_k, true},
-                                      {gate_order::softmax_before_top_k, false}};
-
-reference::router_options exact_options(const gate_options& options, int k) {
-  reference::router_options exact;
-  exact.top_k = k;
-  exact.kind = options.order == gate_order::softmax_after_top_k
-                   ? reference::router_kind::softmax_after_top_k
-                   : reference::router_kind::softmax_before_top_k;
-  exact.renormalise = options.renormalize;
-  return exact;
 }
 
 TEST_CASE("top_k_softmax and its gradient agree with double precision") {

@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include "gpu/device.hpp"
+#include "gpu/weight_formats.hpp"
 #include "pesc/gpu/quantize.cuh"
 #include "pesc/quant/fp4.hpp"
 #include "pesc/quant/nf4.hpp"
@@ -18,26 +19,13 @@
 namespace {
 
 using namespace pesc;
+using support::formats;
 using stored_matrix = quantized_matrix<any_format, row_blocks>;
 
 struct shape {
   index_t rows, cols;
 };
 const std::vector<shape> shapes{{64, 192}, {80, 256}, {16, 64}, {1, 1}, {65, 63}, {24, 172}, {33, 320}};
-
-std::vector<format_info> formats() {
-  return {nf4<64>::info(),
-          nf4<64, double_quant<>>::info(),
-          nf4<32>::info(),
-          nf4<32, double_quant<>>::info(),
-          nf4<128, double_quant<>>::info(),
-          nf4<4096>::info(),
-          fp4<64>::info(),
-          fp4<128, double_quant<>>::info(),
-          unquantized<float>::info(),
-          unquantized<bf16>::info(),
-          unquantized<f16>::info()};
-}
 
 template <class T>
 bool same_bytes(vector_view<const T> a, vector_view<const T> b) {

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include "gpu/device.hpp"
+#include "gpu/weight_formats.hpp"
 #include "pesc/gpu/quantize.cuh"
 #include "pesc/gpu/quantized_matmul.cuh"
 #include "pesc/quant/fp4.hpp"
@@ -17,20 +18,7 @@
 namespace {
 
 using namespace pesc;
-
-std::vector<format_info> formats() {
-  return {nf4<64>::info(),
-          nf4<64, double_quant<>>::info(),
-          nf4<32>::info(),
-          nf4<32, double_quant<>>::info(),
-          nf4<128, double_quant<>>::info(),
-          nf4<4096>::info(),
-          fp4<64>::info(),
-          fp4<128, double_quant<>>::info(),
-          unquantized<float>::info(),
-          unquantized<bf16>::info(),
-          unquantized<f16>::info()};
-}
+using support::formats;
 
 /// A frozen weight on the device and its values.
 struct frozen_case {

@@ -2,13 +2,16 @@
 #include "gpu/device_groups.hpp"
 #include "gpu/device_tensor.hpp"
 #include "pesc/gpu/routing.cuh"
+#include "support/gate_rules.hpp"
 #include "support/reference_balance.hpp"
 
 namespace {
 
 using namespace pesc;
+using support::all_gates;
 using support::device_groups;
 using support::device_tensor;
+using support::exact_options;
 using support::on_device;
 
 struct choice {
@@ -22,20 +25,6 @@ choice choose(gpu::context& ctx, device_tensor& logits, int k, const gate_option
   on_device<float> gate(ctx, slots);
   top_k_softmax(ctx, logits.in(), k, options, expert.view(), gate.view());
   return {expert.values(), gate.values()};
-}
-
-constexpr gate_options all_gates[] = {{gate_order::softmax_after_top_k, true},
-                                      {gate_order::softmax_before_top_k, true},
-                                      {gate_order::softmax_before_top_k, false}};
-
-reference::router_options exact_options(const gate_options& options, int k) {
-  reference::router_options exact;
-  exact.top_k = k;
-  exact.kind = options.order == gate_order::softmax_after_top_k
-                   ? reference::router_kind::softmax_after_top_k
-                   : reference::router_kind::softmax_before_top_k;
-  exact.renormalise = options.renormalize;
-  return exact;
 }
 
 TEST_SUITE("gpu/routing") {
