@@ -26,6 +26,13 @@ inline double cpu_seconds() {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
+/// \brief Seconds of processor time of this thread alone: a pool's threads may still be spinning.
+inline double thread_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
 inline double median(std::vector<double> values) {
   if (values.empty()) return 0;
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -145,7 +152,7 @@ PESC_TARGET_END
 inline double multiply_peak(isa level, bool bf16) {
   constexpr index_t rounds = 100000;
   double flop = 2.0 * 16 * static_cast<double>(rounds);
-  const double begin = cpu_seconds();
+  const double begin = thread_seconds();
 #if PESC_HAS_X86_KERNELS
   if (level == isa::avx512_bf16 && bf16) {
     multiply_bf16(rounds);
@@ -159,7 +166,7 @@ inline double multiply_peak(isa level, bool bf16) {
   } else
 #endif
     multiply_scalar(rounds);
-  return flop / (cpu_seconds() - begin);
+  return flop / (thread_seconds() - begin);
 }
 
 /// \brief Reads `n` floats once.

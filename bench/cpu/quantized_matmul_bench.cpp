@@ -10,6 +10,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include "cpu/measured_pool.hpp"
 #include "cpu/memory.hpp"
 #include "cpu/probes.hpp"
 #include "pesc/cpu/quantized_matmul.hpp"
@@ -158,7 +159,7 @@ void run_product(benchmark::State& state, const product_case& c) {
   cold_weights& weights = weights_for(c);
   const index_t in = c.transpose ? c.rows : c.cols;
   const index_t out = c.transpose ? c.cols : c.rows;
-  cpu::context<> ctx(c.threads, cpu::runtime_isa{c.level});
+  cpu::context<bench::measured_pool> ctx(c.threads, cpu::runtime_isa{c.level});
   std::vector<float> x = support::normal_floats(c.tokens * in, 1);
   std::vector<float> y(static_cast<std::size_t>(c.tokens * out));
   const matrix_view<const float> xs(x.data(), c.tokens, in);
@@ -178,15 +179,14 @@ void run_product(benchmark::State& state, const product_case& c) {
   quantized_matmul(ctx, xs, first, ys, options, ws);
   check_product(c, first, xs, as_const(ys));
   for (auto _ : state) {
-    const double t0 = bench::cpu_seconds();
+    ctx.executor().take_seconds();
     ctx.executor().parallel_for(c.threads, 1, [&](index_t begin, index_t, int) {
       bench::read_memory(c.level, probe.as<float>() + begin * probe_floats, probe_floats);
     });
-    const double read_time = (bench::cpu_seconds() - t0) / c.threads;
+    const double read_time = ctx.executor().take_seconds();
     const double peak = bench::multiply_peak(c.level, c.bf16) * c.threads;
-    const double t1 = bench::cpu_seconds();
     for (int i = 0; i < repeats; ++i) quantized_matmul(ctx, xs, weights.next(), ys, options, ws);
-    const double time = (bench::cpu_seconds() - t1) / c.threads / repeats;
+    const double time = ctx.executor().take_seconds() / repeats;
     state.SetIterationTime(time);
     const double bandwidth = 4.0 * probe_floats * c.threads / read_time;
     const goal g = goal_of(c, peak, bandwidth, weights.bytes(), flop);

@@ -15,6 +15,7 @@ namespace avx512_bf16 {
 
 using avx512::cell_scales;
 using avx512::mask;
+using avx512::prefetch_cell;
 using avx512::read_scales;
 using avx512::vec;
 namespace simd = avx512::simd;
@@ -83,12 +84,13 @@ struct kernels : avx512::kernels {
     const bool few = p.blocks.rows <= few_tokens;
     float* sums = few ? scratch + tile_floats : y.data + slab * 64;
     const index_t sums_stride = few ? 64 : y.stride;
-    const index_t most = few ? 1 : 2 * tile_cells;
+    const index_t most = few ? 2 : 2 * tile_cells;
     for (index_t first = 0; first < panels; first += most) {
       const index_t count = std::min(most, panels - first);
       for (index_t i = 0; i < count; ++i) {
         read_scales(w, first + i, slab, scales);
         const std::uint8_t* codes = w.bytes + w.layout.offset(first + i, slab);
+        if (few) prefetch_cell(w, codes + most * w.layout.panel_bytes());
         std::uint32_t* place = tile + i * 32 * sliver_cols;
         scales.count == 1 ? decode_pairs<1>(codes, table, scales, place, count * 32 * sliver_cols)
                           : decode_pairs<2>(codes, table, scales, place, count * 32 * sliver_cols);

@@ -3,6 +3,11 @@
 // fused.inl and the constants `fused_limit` and `fused_transposed_limit`: the most tokens for which those
 // paths are the faster.
 
+/// \brief A cell of a later panel: x W walks across panels, too far apart for the processor to foresee.
+inline void prefetch_cell(const frozen_weight& w, const std::uint8_t* cell) {
+  for (index_t line = 0; line < w.layout.cell_bytes(); line += 64) simd::prefetch(cell + line);
+}
+
 /// \brief Products with frozen weights, by slabs: a slab is a panel of x W^T, or some columns of cells of x
 /// W.
 struct frozen_kernels {
@@ -82,9 +87,11 @@ struct frozen_kernels {
     for (index_t first = 0; first < cells; first += most) {
       const index_t count = std::min(most, cells - first);
       const tile_place tile{scratch, count * 64 * sliver_cols};
-      for (index_t i = 0; i < count; ++i)
+      for (index_t i = 0; i < count; ++i) {
+        if (few && p.transposed) prefetch_cell(w, w.bytes + w.layout.offset(first + i + 1, slab));
         decode_any_cell(w, table, p.transposed ? first + i : slab, p.transposed ? slab : first + i,
                         p.transposed, scales, {tile.at(i * 64, 0), tile.sliver_stride});
+      }
       multiply_packed<float_product>(left, first * 64, count * 64,
                                      {tile.data, tile.sliver_stride, sliver_cols, cols}, sums, sums_stride,
                                      1.0f, first > 0 || (y.accumulate && !few));
