@@ -21,15 +21,14 @@
 #include <vector>
 
 #include "gpu/machine_code.hpp"
+#include "gpu/random_weight.hpp"
 #include "pesc/gpu/optimizer.cuh"
 #include "pesc/gpu/quantize.cuh"
 #include "pesc/gpu/quantized_matmul.cuh"
-#include "pesc/quant/nf4.hpp"
 
 namespace {
 
 using namespace pesc;
-using weight_format = nf4<64, double_quant<>>;
 
 constexpr index_t rows = 11008, cols = 4096;
 constexpr double weights = static_cast<double>(rows * cols);
@@ -123,24 +122,6 @@ void add_run(report& out, const std::string& name, const launch_counts& run, con
   }
 }
 
-/// \brief Random codes and scales: any byte is valid.
-quantized_matrix<weight_format, row_blocks> random_weight() {
-  quantized_matrix<weight_format, row_blocks> out(weight_format::info(), rows, cols);
-  std::uint32_t state = 1;
-  const auto fill = [&](vector_view<std::uint8_t> bytes) {
-    for (std::uint8_t& byte : bytes) {
-      state = state * 1664525u + 1013904223u;
-      byte = static_cast<std::uint8_t>(state >> 24);
-    }
-  };
-  fill(out.codes());
-  fill(out.scale_codes());
-  for (float& scale : out.nested_absmax()) scale = 0.01f;
-  std::copy(dynamic_map().begin(), dynamic_map().end(), out.map().begin());
-  out.offset() = 0.02f;
-  return out;
-}
-
 constexpr index_t forward_tokens[] = {1, 8, 16, 32, 64};
 constexpr index_t backward_tokens = 256;
 constexpr index_t parameters = 1 << 20;
@@ -148,7 +129,7 @@ constexpr index_t parameters = 1 << 20;
 /// \brief Runs every kernel once, in the order in which `add_simulated` expects them.
 void run_kernels() {
   cuda_backend ctx;
-  const auto packed = pack(ctx, random_weight().view());
+  const auto packed = pack(ctx, bench::random_weight(rows, cols).view());
   static_cast<void>(unpack(ctx, packed));
   {
     device_buffer<bf16> out(rows * cols);
