@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "gpu/result_bits.hpp"
 #include "pesc/gpu/transfer.cuh"
 
 namespace support {
@@ -27,6 +28,7 @@ class on_device {
   [[nodiscard]] std::vector<T> values() const {
     std::vector<T> out(static_cast<std::size_t>(buffer_.size()));
     pesc::gpu::download(*ctx_, buffer_.view(), pesc::vector_view<T>{out.data(), buffer_.size()});
+    note_bits(out);
     return out;
   }
 

@@ -76,6 +76,7 @@ class training {
     std::vector<float> out(static_cast<std::size_t>(placed_.trainable_count()));
     download(*ctx_, pesc::as_const(placed_.arena()),
              pesc::vector_view<float>{out.data(), placed_.trainable_count()});
+    support::note_bits(out);
     return out;
   }
 
