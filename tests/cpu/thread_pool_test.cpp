@@ -5,6 +5,13 @@
 #include <set>
 
 #include <doctest/doctest.h>
+#if defined(__linux__)
+#include <system_error>
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 namespace {
 
@@ -84,5 +91,27 @@ TEST_CASE("two pools work side by side") {
   other.join();
   CHECK(sum == 2 * 100 * 45);
 }
+
+// Sanitizers need more address space than the limit leaves.
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(__clang__)
+TEST_CASE("a thread that the system refuses is an exception, and ends those that started") {
+  const pid_t child = fork();
+  if (child == 0) {
+    const rlimit limit{rlim_t{256} << 20, rlim_t{256} << 20};
+    int status = setrlimit(RLIMIT_AS, &limit) == 0 ? 1 : 2;
+    try {
+      cpu::thread_pool pool(512);  // of 8 MiB of stack each
+    } catch (const std::system_error&) {
+      status = 0;
+    }
+    _exit(status);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+#endif
 
 }  // namespace

@@ -20,7 +20,9 @@ inline namespace PESC_CPU_ABI {
 class thread_pool {
  public:
   /// \param threads  workers including the caller; 0: one per hardware thread
-  explicit thread_pool(int threads = 0) {
+  /// \throws std::system_error when the system gives no thread
+  explicit thread_pool(int threads = 0) : thread_pool(no_workers{}) {
+    // From here on the destructor runs even if a thread fails to start, and ends those that did.
     if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { work(worker); });
     // Returns when every worker runs, so that what a starting thread allocates belongs to no call.
@@ -65,6 +67,9 @@ class thread_pool {
   }
 
  private:
+  struct no_workers {};
+  explicit thread_pool(no_workers) {}
+
   static constexpr int spins_before_sleep = 2000;
 
   static bool& inside() {
