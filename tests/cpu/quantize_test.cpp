@@ -85,6 +85,22 @@ TEST_SUITE("cpu/quantize") {
       }
   }
 
+  TEST_CASE("a given offset takes the place of the mean of the scales") {
+    cpu::context<> ctx(2);
+    const std::vector<float> weights = support::normal_floats(70 * 64, 9);
+    const matrix_view<const float> view(weights.data(), 70, 64);
+    const float offset = 0.5f;
+    for (const int block : {64, 8}) {
+      CAPTURE(block);
+      const format_info info = make_code4_info(nf4<>::levels(), block, scale_kind::double_quant, "nf4");
+      const stored_matrix expected = pesc::quantize<any_format>(info, view, &offset);
+      stored_matrix out(info, 70, 64);
+      quantize(ctx, info, view, out, &offset);
+      CHECK(out.offset() == offset);
+      CHECK(same_tensors(out, expected));
+    }
+  }
+
   TEST_CASE("weights on and next to the thresholds get the codes of the portable rule") {
     for (const format_info& info : {nf4<64>::info(), fp4<64>::info()}) {
       std::vector<float> weights;

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 
 namespace golden {
 namespace {
@@ -14,7 +15,7 @@ struct entry {
   runner run;
 };
 
-constexpr entry runners[] = {
+constexpr entry cpu_runners[] = {
     {"quant4", run_quant4},
     {"quant8_blockwise", run_quant8_blockwise},
     {"linear4bit", run_linear4bit},
@@ -25,9 +26,9 @@ constexpr entry runners[] = {
     {"sparsetral_moe", run_sparsetral_moe},
     {"camelidae_model", run_camelidae_model},
     {"llama", run_llama},
-    {"router_mixtral", run_router_mixtral},
-    {"router_qwen2_moe", run_router_qwen2_moe},
-    {"router_olmoe", run_router_qwen2_moe},
+    {"router_mixtral", run_router_top_k},
+    {"router_qwen2_moe", run_router_top_k},
+    {"router_olmoe", run_router_top_k},
     {"router_noisy_topk", run_router_noisy_topk},
     {"router_switch", run_router_switch},
     {"loss_mixtral_balance", run_loss_mixtral_balance},
@@ -36,6 +37,33 @@ constexpr entry runners[] = {
     {"lr_schedule", run_lr_schedule},
     {"cross_entropy", run_cross_entropy},
 };
+
+#if defined(PESC_GOLDEN_CUDA)
+constexpr entry cuda_runners[] = {
+    {"quant4", cuda::run_quant4},
+    {"linear4bit", cuda::run_linear4bit},
+    {"qlora_linear", cuda::run_qlora_linear},
+    {"camelidae_moe", cuda::run_camelidae_moe},
+    {"sparsetral_moe", cuda::run_sparsetral_moe},
+    {"camelidae_model", cuda::run_camelidae_model},
+    {"llama", cuda::run_llama},
+    {"router_mixtral", cuda::run_router_top_k},
+    {"router_qwen2_moe", cuda::run_router_top_k},
+    {"router_olmoe", cuda::run_router_top_k},
+    {"router_noisy_topk", cuda::run_router_noisy_topk},
+    {"router_switch", cuda::run_router_switch},
+};
+#endif
+
+/// \brief The runners of a device; none where the program lacks its backend.
+std::span<const entry> runners_of(device where) {
+  if (where == device::cpu) return cpu_runners;
+#if defined(PESC_GOLDEN_CUDA)
+  return cuda_runners;
+#else
+  return {};
+#endif
+}
 
 constexpr std::string_view without_runner[] = {
     "router_deepseek_v3",      "bnb_adamw", "lora_model", "bnb_checkpoint", "tokenizer", "tokenizer_gpt2",
@@ -48,11 +76,13 @@ constexpr std::string_view without_runner[] = {
 
 }  // namespace
 
-runner find_runner(std::string_view kind) {
-  for (const entry& e : runners)
+runner find_runner(std::string_view kind, device where) {
+  for (const entry& e : runners_of(where))
     if (e.kind == kind) return e.run;
   return nullptr;
 }
+
+bool is_built(device where) { return !runners_of(where).empty(); }
 
 bool is_known_without_runner(std::string_view kind) {
   for (const std::string_view name : without_runner)

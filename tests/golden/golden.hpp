@@ -11,8 +11,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "pesc/core/workspace.hpp"
-#include "pesc/cpu/context.hpp"
+#include "pesc/core/buffer.hpp"
 #include "pesc/io/safetensors.hpp"
 #include "pesc/moe/shape.hpp"
 
@@ -154,31 +153,17 @@ class outcome {
 /// \brief Runs the library on a case and compares; may throw.
 using runner = void (*)(const golden_case&, outcome&);
 
-/// \brief The runner of a kind, null where there is none.
-[[nodiscard]] runner find_runner(std::string_view kind);
+/// \brief Where the library computes.
+enum class device { cpu, cuda };
+
+/// \brief The runner of a kind on a device, null where there is none.
+[[nodiscard]] runner find_runner(std::string_view kind, device where);
+
+/// \brief Whether this program was built with the backend of a device.
+[[nodiscard]] bool is_built(device where);
 
 /// \brief Kinds of the reference set that no runner exists for.
 [[nodiscard]] bool is_known_without_runner(std::string_view kind);
-
-/// \brief Calls `f(context, name)` for every instruction set of this processor.
-template <class X = pesc::cpu_backend, class F>
-void for_each_isa(F&& f) {
-  for (int level = 0; level <= static_cast<int>(pesc::cpu::detect_isa()); ++level) {
-    const auto isa = static_cast<pesc::cpu::isa>(level);
-    X ctx(2, pesc::cpu::runtime_isa{isa});
-    f(ctx, std::string(" ") + pesc::cpu::name_of(isa));
-  }
-}
-
-/// \brief Runs `f(workspace)` twice: to count, then over memory of that size.
-template <class F>
-void with_workspace(F&& f) {
-  pesc::workspace<> counting;
-  f(counting);
-  pesc::buffer<std::byte> memory(std::max<index_t>(counting.peak(), 64));
-  pesc::workspace<> ws(memory.data(), memory.size());
-  f(ws);
-}
 
 [[nodiscard]] inline pesc::matrix_view<const float> view(const std::vector<float>& v, index_t rows,
                                                          index_t cols) {
@@ -204,15 +189,6 @@ template <class T>
   return std::vector<float>(static_cast<std::size_t>(count));
 }
 
-/// \brief Size of the terms whose difference the gradient of a balance loss is, scale · f_e p_e and scale ·
-/// p_e Σ f p: with balanced or certain choices it nearly vanishes, in the reference too, and its rounding is
-/// that of the terms.
-[[nodiscard]] inline double balance_terms(const pesc::balance_gradient<>& g) {
-  double largest = 0;
-  for (const float f : g.fractions) largest = std::fmax(largest, static_cast<double>(f));
-  return largest * static_cast<double>(g.scale) / (g.rows.empty() ? 1.0 : g.rows[0]);
-}
-
 // One file per family.
 void run_quant4(const golden_case&, outcome&);
 void run_quant8_blockwise(const golden_case&, outcome&);
@@ -224,8 +200,7 @@ void run_camelidae_moe(const golden_case&, outcome&);
 void run_sparsetral_moe(const golden_case&, outcome&);
 void run_camelidae_model(const golden_case&, outcome&);
 void run_llama(const golden_case&, outcome&);
-void run_router_mixtral(const golden_case&, outcome&);
-void run_router_qwen2_moe(const golden_case&, outcome&);
+void run_router_top_k(const golden_case&, outcome&);
 void run_router_noisy_topk(const golden_case&, outcome&);
 void run_router_switch(const golden_case&, outcome&);
 void run_loss_mixtral_balance(const golden_case&, outcome&);
@@ -233,5 +208,19 @@ void run_adamw(const golden_case&, outcome&);
 void run_clip_grad_norm(const golden_case&, outcome&);
 void run_lr_schedule(const golden_case&, outcome&);
 void run_cross_entropy(const golden_case&, outcome&);
+
+// The same on the CUDA backend, of kinds that have one.
+namespace cuda {
+void run_quant4(const golden_case&, outcome&);
+void run_linear4bit(const golden_case&, outcome&);
+void run_qlora_linear(const golden_case&, outcome&);
+void run_camelidae_moe(const golden_case&, outcome&);
+void run_sparsetral_moe(const golden_case&, outcome&);
+void run_camelidae_model(const golden_case&, outcome&);
+void run_llama(const golden_case&, outcome&);
+void run_router_top_k(const golden_case&, outcome&);
+void run_router_noisy_topk(const golden_case&, outcome&);
+void run_router_switch(const golden_case&, outcome&);
+}  // namespace cuda
 
 }  // namespace golden

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Runs reference cases: golden [PATH...]. A safetensors file whose metadata has `kind`, and a JSON file that
-// has it, is a case; everything else belongs to a case beside it.
+// Runs reference cases: golden [--device cpu|cuda] [PATH...]. A safetensors file whose metadata has
+// `kind`, and a JSON file that has it, is a case; everything else belongs to a case beside it.
 
 #include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -18,67 +19,94 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct totals {
-  int passed = 0;
-  int failed = 0;
-  int not_implemented = 0;
-};
-
 struct candidate {
   fs::path file;
   std::string shown;  ///< relative to the folder that was asked for
 };
 
-void print(const char* status, const std::string& kind, const std::string& path, const std::string& rest) {
-  std::printf("%-15s  %-20s  %s  %s\n", status, kind.c_str(), path.c_str(), rest.c_str());
-}
+/// \brief What the arguments ask for.
+struct request {
+  golden::device device = golden::device::cpu;
+  std::vector<fs::path> paths;
+};
 
-void fail(totals& t, const std::string& kind, const candidate& c, const std::string& why) {
-  ++t.failed;
-  print("FAIL", kind, c.shown, why);
-}
+/// \brief Runs cases on a device, prints a line for each and counts them.
+class session {
+ public:
+  explicit session(golden::device where) : device_{where} {}
 
-void run(totals& t, const candidate& c, const std::string& kind, const golden::golden_case* loaded) {
-  const golden::runner f = golden::find_runner(kind);
-  if (f == nullptr || loaded == nullptr) {
-    if (!golden::is_known_without_runner(kind)) return fail(t, kind, c, "no such kind");
-    ++t.not_implemented;
-    return print("not implemented", kind, c.shown, "");
-  }
-  golden::outcome result;
-  try {
-    f(*loaded, result);
-  } catch (const std::exception& e) {
-    return fail(t, kind, c, e.what());
-  }
-  if (!result.passed()) {
-    fail(t, kind, c, result.summary());
-    const std::size_t shown = std::min<std::size_t>(result.failures().size(), 8);
-    for (std::size_t i = 0; i < shown; ++i)
-      std::printf("                   %s\n", result.failures()[i].c_str());
-    if (shown < result.failures().size())
-      std::printf("                   and %zu more\n", result.failures().size() - shown);
-    return;
-  }
-  ++t.passed;
-  print("pass", kind, c.shown, result.summary());
-}
-
-void visit(totals& t, const candidate& c) {
-  const std::string extension = c.file.extension().string();
-  try {
-    if (extension == ".safetensors") {
-      const golden::golden_case loaded(pesc::safetensors_file::open(c.file.string()));
-      if (loaded.has_text("kind")) run(t, c, loaded.text("kind"), &loaded);
-    } else if (extension == ".json") {
-      const pesc::json value = pesc::read_json(c.file.string());
-      const pesc::json* kind = value.find("kind");
-      if (kind != nullptr && kind->if_string() != nullptr) run(t, c, *kind->if_string(), nullptr);
+  void visit(const candidate& c) {
+    const std::string extension = c.file.extension().string();
+    try {
+      if (extension == ".safetensors") {
+        const golden::golden_case loaded(pesc::safetensors_file::open(c.file.string()));
+        if (loaded.has_text("kind")) run(c, loaded.text("kind"), &loaded);
+      } else if (extension == ".json") {
+        const pesc::json value = pesc::read_json(c.file.string());
+        const pesc::json* kind = value.find("kind");
+        if (kind != nullptr && kind->if_string() != nullptr) run(c, *kind->if_string(), nullptr);
+      }
+    } catch (const std::exception& e) {
+      fail("unreadable", c, e.what());
     }
-  } catch (const std::exception& e) {
-    fail(t, "unreadable", c, e.what());
   }
-}
+
+  void fail(const std::string& kind, const candidate& c, const std::string& why) {
+    ++failed_;
+    print("FAIL", kind, c, why);
+  }
+
+  /// \returns the exit status
+  [[nodiscard]] int finish() const {
+    std::printf("%d passed, %d failed, %d not implemented", passed_, failed_, not_implemented_);
+    if (device_ != golden::device::cpu) std::printf(", %d not run on this device", not_run_);
+    std::puts("");
+    return failed_ == 0 ? 0 : 1;
+  }
+
+ private:
+  void run(const candidate& c, const std::string& kind, const golden::golden_case* loaded) {
+    if (loaded == nullptr || golden::find_runner(kind, golden::device::cpu) == nullptr) {
+      if (!golden::is_known_without_runner(kind)) return fail(kind, c, "no such kind");
+      ++not_implemented_;
+      return print("not implemented", kind, c, "");
+    }
+    const golden::runner f = golden::find_runner(kind, device_);
+    if (f == nullptr) {
+      ++not_run_;
+      return print("not run on this device", kind, c, "");
+    }
+    golden::outcome result;
+    try {
+      f(*loaded, result);
+    } catch (const std::exception& e) {
+      return fail(kind, c, e.what());
+    }
+    if (!result.passed()) {
+      fail(kind, c, result.summary());
+      const std::size_t shown = std::min<std::size_t>(result.failures().size(), 8);
+      for (std::size_t i = 0; i < shown; ++i)
+        std::printf("                   %s\n", result.failures()[i].c_str());
+      if (shown < result.failures().size())
+        std::printf("                   and %zu more\n", result.failures().size() - shown);
+      return;
+    }
+    ++passed_;
+    print("pass", kind, c, result.summary());
+  }
+
+  void print(const char* status, const std::string& kind, const candidate& c, const std::string& rest) const {
+    // The longest status of the device decides.
+    const int width = device_ == golden::device::cpu ? 15 : 22;
+    std::printf("%-*s  %-20s  %s  %s\n", width, status, kind.c_str(), c.shown.c_str(), rest.c_str());
+  }
+
+  golden::device device_;
+  int passed_ = 0;
+  int failed_ = 0;
+  int not_implemented_ = 0;
+  int not_run_ = 0;
+};
 
 /// \brief All files below a path, sorted.
 std::vector<candidate> files_below(const fs::path& path) {
@@ -91,36 +119,63 @@ std::vector<candidate> files_below(const fs::path& path) {
   return out;
 }
 
-}  // namespace
+/// \brief Reads `--device NAME`.
+/// \returns false, after a line that says why, for a device that is unknown or not in this program
+bool read_device(const char* name, golden::device& out) {
+  const std::string_view given = name == nullptr ? "" : name;
+  if (given != "cpu" && given != "cuda") {
+    std::fprintf(stderr, "golden: --device %s: there is no such device; known: cpu, cuda\n",
+                 name == nullptr ? "without a name" : name);
+    return false;
+  }
+  out = given == "cpu" ? golden::device::cpu : golden::device::cuda;
+  if (golden::is_built(out)) return true;
+  std::fprintf(stderr, "golden: --device %s: this program was built without CUDA (CMake option PESC_CUDA)\n",
+               name);
+  return false;
+}
 
-int main(int argc, char** argv) {
-  std::vector<fs::path> paths;
+/// \returns false, after a line that says why, for wrong usage
+bool read_arguments(int argc, char** argv, request& out) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--help" || argument == "-h") {
-      std::puts(
-          "golden [PATH...]   runs the reference cases in files and folders (default: those of the source "
-          "tree)");
-      return 0;
+    if (argument == "--device") {
+      if (!read_device(argv[++i], out.device)) return false;
+      continue;
     }
     if (argument.starts_with("-")) {
-      std::fprintf(stderr, "golden: there is no option %s; usage: golden [PATH...]\n", argv[i]);
-      return 2;
+      std::fprintf(stderr, "golden: there is no option %s; usage: golden [--device cpu|cuda] [PATH...]\n",
+                   argv[i]);
+      return false;
     }
     std::error_code error;
     if (!fs::exists(argument, error)) {
       std::fprintf(stderr, "golden: %s: there is no such file or folder\n", argv[i]);
-      return 2;
+      return false;
     }
-    paths.emplace_back(argument);
+    out.paths.emplace_back(argument);
   }
-  if (paths.empty()) paths.emplace_back(fs::path(PESC_TEST_DATA) / "golden");
-  totals t;
-  for (const fs::path& path : paths) try {
-      for (const candidate& c : files_below(path)) visit(t, c);
-    } catch (const std::exception& e) {
-      fail(t, "unreadable", {path, path.string()}, e.what());
+  if (out.paths.empty()) out.paths.emplace_back(fs::path(PESC_TEST_DATA) / "golden");
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i)
+    if (const std::string_view argument = argv[i]; argument == "--help" || argument == "-h") {
+      std::puts(
+          "golden [--device cpu|cuda] [PATH...]   runs the reference cases in files and folders\n"
+          "(default: on the CPU, those of the source tree)");
+      return 0;
     }
-  std::printf("%d passed, %d failed, %d not implemented\n", t.passed, t.failed, t.not_implemented);
-  return t.failed == 0 ? 0 : 1;
+  request wanted;
+  if (!read_arguments(argc, argv, wanted)) return 2;
+  session all(wanted.device);
+  for (const fs::path& path : wanted.paths) try {
+      for (const candidate& c : files_below(path)) all.visit(c);
+    } catch (const std::exception& e) {
+      all.fail("unreadable", {path, path.string()}, e.what());
+    }
+  return all.finish();
 }

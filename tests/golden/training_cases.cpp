@@ -2,7 +2,8 @@
 
 // Kinds loss_mixtral_balance, cross_entropy, adamw, clip_grad_norm, lr_schedule.
 
-#include "golden.hpp"
+#include "each_isa.hpp"
+#include "on_backend.hpp"
 #include "pesc/moe/balance.hpp"
 #include "pesc/nn/adamw.hpp"
 #include "pesc/nn/schedule.hpp"
@@ -36,7 +37,7 @@ void run_loss_mixtral_balance(const golden_case& c, outcome& out) {
       const auto z = all.row_range(l * rows, rows);
       top_k_softmax(ctx, z, static_cast<int>(k), pesc::gate_options{}, view(expert), view(gate));
       number_slots(ctx, static_cast<int>(k), view(token));
-      with_workspace([&](pesc::workspace<>& ws) {
+      with_workspace(ctx, [&](pesc::workspace<>& ws) {
         balance_accumulate(ctx, z, view(std::as_const(token)), view(std::as_const(expert)),
                            view(std::as_const(valid)), pool.sums(), ws);
       });
@@ -49,7 +50,7 @@ void run_loss_mixtral_balance(const golden_case& c, outcome& out) {
     for (index_t l = 0; l < layers; ++l)
       balance_backward(ctx, all.row_range(l * rows, rows), g.valid, g.fractions, g.scale, g.z_scale,
                        view(dlogits, layers * rows, experts).row_range(l * rows, rows), g.rows);
-    out.near("grad.logits" + where, dlogits, c.floats("expected.grad.logits"), 1e-6, balance_terms(g));
+    out.near("grad.logits" + where, dlogits, c.floats("expected.grad.logits"), 1e-6, balance_terms(ctx, g));
   });
 }
 

@@ -144,6 +144,18 @@ TEST_SUITE("gpu/quantize") {
       }
   }
 
+  TEST_CASE("a given offset takes the place of the mean of the scales") {
+    cuda_backend ctx;
+    const format_info info = nf4<64, double_quant<>>::info();
+    const std::vector<float> weights = support::normal_floats(70 * 64, 9);
+    const float offset = 0.5f;
+    support::on_device<float> memory(ctx, weights);
+    quantized_matrix<any_format, row_blocks, device_resource> out(info, 70, 64);
+    quantize(ctx, info, as_const(memory.matrix(70, 64)), out, &offset);
+    const matrix_view<const float> view(weights.data(), 70, 64);
+    CHECK(same_tensors(gpu::to_host(ctx, out), pesc::quantize<any_format>(info, view, &offset)));
+  }
+
   TEST_CASE("weights on and next to the thresholds, and tiny ones, get the codes of the host") {
     cuda_backend ctx;
     for (const format_info& info : {nf4<64>::info(), fp4<64>::info()}) {

@@ -150,11 +150,12 @@ void store_numbers(context<E, I>& ctx, matrix_view<const S> weight, T* out) {
 /// \brief Quantises a weight [rows, cols] into `out`, whose format and size must fit.
 ///
 /// The codes and scales are those of `pesc::quantize`, with blocks spread over the threads.
+/// \param offset  the offset of double quantisation; by default the mean of the scales
 /// \throws shape_error when `out` has another size or format
 /// \throws numeric_error for NaN or infinite weights, with the position of the first
 template <Executor E, IsaPolicy I, QuantFormat Format, Scalar T>
 void quantize(context<E, I>& ctx, const format_info& info, matrix_view<const T> weight,
-              quantized_matrix<Format, row_blocks>& out) {
+              quantized_matrix<Format, row_blocks>& out, const float* offset = nullptr) {
   PESC_EXPECTS(out.rows() == weight.rows && out.cols() == weight.cols && out.format() == info, "quantise ",
                weight.rows, " x ", weight.cols, " to ", info.name, " into a matrix of ", out.rows(), " x ",
                out.cols(), " of ", out.format().name);
@@ -167,7 +168,7 @@ void quantize(context<E, I>& ctx, const format_info& info, matrix_view<const T> 
   if (info.element == element_kind::f16)
     return detail::store_numbers(ctx, weight, reinterpret_cast<f16*>(codes));
   if (info.block > detail::longest_block || info.block % 32 != 0) {
-    out = pesc::quantize<Format>(info, weight);
+    out = pesc::quantize<Format>(info, weight, offset);
     return;
   }
   const index_t blocks = info.blocks(weight.size());
@@ -179,7 +180,7 @@ void quantize(context<E, I>& ctx, const format_info& info, matrix_view<const T> 
                                                             info.name));
   if (info.scales == scale_kind::plain) return;
   std::copy(dynamic_map().begin(), dynamic_map().end(), out.map().begin());
-  out.offset() = mean_scale(absmax, blocks);
+  out.offset() = offset != nullptr ? *offset : mean_scale(absmax, blocks);
   quantize_to_map(absmax, blocks, nested_block, out.offset(), out.map().data, out.nested_absmax().data,
                   out.scale_codes().data);
 }

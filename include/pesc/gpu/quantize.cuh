@@ -156,11 +156,15 @@ void quantize_all_blocks(context& ctx, const format_info& info, matrix_view<cons
 /// \brief Second level of double quantisation of `absmax`.
 template <QuantFormat Format>
 void quantize_scales(context& ctx, vector_view<const float, device_space> absmax,
-                     quantized_matrix<Format, row_blocks, device_resource>& out) {
+                     quantized_matrix<Format, row_blocks, device_resource>& out, const float* offset) {
   constexpr int threads = 256;
-  buffer<float> values(absmax.size);
-  download(ctx, absmax, values.view());
-  out.offset() = mean_scale(values.data(), values.size());  // the order of this sum is part of its bits
+  if (offset != nullptr) {
+    out.offset() = *offset;
+  } else {
+    buffer<float> values(absmax.size);
+    download(ctx, absmax, values.view());
+    out.offset() = mean_scale(values.data(), values.size());  // the order of this sum is part of its bits
+  }
   upload(ctx, vector_view<const float>(dynamic_map().data(), 256), out.map());
   launch(ctx, "quantize_scales_kernel", quantize_scales_kernel<threads>,
          grid_1d(out.nested_absmax().size * 32, threads), absmax.data, absmax.size, out.offset(),
@@ -173,11 +177,12 @@ void quantize_scales(context& ctx, vector_view<const float, device_space> absmax
 /// for the stream.
 ///
 /// The codes and scales are those of `pesc::quantize`, to the bit.
+/// \param offset  the offset of double quantisation; by default the mean of the scales
 /// \throws shape_error when `out` has another size or format, or a block has an odd number of weights
 /// \throws numeric_error for NaN or infinite weights, with the position of the first
 template <QuantFormat Format, Scalar T>
 void quantize(context& ctx, const format_info& info, matrix_view<const T, device_space> weight,
-              quantized_matrix<Format, row_blocks, device_resource>& out) {
+              quantized_matrix<Format, row_blocks, device_resource>& out, const float* offset = nullptr) {
   PESC_EXPECTS(out.rows() == weight.rows && out.cols() == weight.cols && out.format() == info, "quantise ",
                weight.rows, " x ", weight.cols, " to ", info.name, " into a matrix of ", out.rows(), " x ",
                out.cols(), " of ", out.format().name);
@@ -191,7 +196,7 @@ void quantize(context& ctx, const format_info& info, matrix_view<const T, device
     return detail::quantize_all_blocks(ctx, info, weight, codes, out.absmax().data);
   device_buffer<float> absmax(info.blocks(weight.size()));
   detail::quantize_all_blocks(ctx, info, weight, codes, absmax.data());
-  detail::quantize_scales(ctx, as_const(absmax.view()), out);
+  detail::quantize_scales(ctx, as_const(absmax.view()), out, offset);
 }
 
 /// \brief Writes all weights as `T`, each one product in float rounded once; the bits of the CPU, NaN aside.
