@@ -38,6 +38,18 @@
 #define PESC_ASSERT(condition) assert(condition)
 #endif
 
+/// \brief Stands below an operation and names its instance for the default context of the CPU, `cpu::context<>`.
+///
+/// Nothing by default: each unit compiles what it calls. Where PESC_COMPILED is defined, units only declare these instances,
+/// and one unit of the program includes pesc/cpu/instantiate.hpp.
+#if defined(PESC_INSTANTIATE)
+#define PESC_CPU_INSTANCE(...) template __VA_ARGS__;
+#elif defined(PESC_COMPILED)
+#define PESC_CPU_INSTANCE(...) extern template __VA_ARGS__;
+#else
+#define PESC_CPU_INSTANCE(...)
+#endif
+
 // Instruction-set regions. Functions between BEGIN and END may use the named instructions whatever flags the
 // translation unit is built with; nothing outside may name their vector types. A build that runs the kernels
 // on an emulation of the instruction set (tests) defines PESC_EMULATE_AVX512 and gets no region.

@@ -15,6 +15,16 @@ struct host_space {};
 /// \brief Memory that the GPU reads and writes.
 struct device_space {};
 
+namespace detail {
+
+/// \brief `first + offset`, but null for null: parts of a view over no memory, as a counting workspace gives, have none.
+template <class T>
+PESC_HOST_DEVICE constexpr T* advance(T* first, index_t offset) {
+  return first == nullptr ? nullptr : first + offset;
+}
+
+}  // namespace detail
+
 /// \brief Non-owning array of `size` elements; copied by value.
 template <class T, class Space = host_space>
 struct vector_view {
@@ -43,7 +53,7 @@ struct vector_view {
   /// \brief The `count` elements from `first` on.
   PESC_HOST_DEVICE constexpr vector_view part(index_t first, index_t count) const {
     PESC_ASSERT(first >= 0 && count >= 0 && first + count <= size);
-    return {data + first, count};
+    return {detail::advance(data, first), count};
   }
 };
 
@@ -74,13 +84,13 @@ struct matrix_view {
   /// \brief The `count` rows from `first` on.
   PESC_HOST_DEVICE constexpr matrix_view row_range(index_t first, index_t count) const {
     PESC_ASSERT(first >= 0 && count >= 0 && first + count <= rows);
-    return {data + first * stride, count, cols, stride};
+    return {detail::advance(data, first * stride), count, cols, stride};
   }
 
   /// \brief The `count` columns from `first` on, of every row.
   PESC_HOST_DEVICE constexpr matrix_view col_range(index_t first, index_t count) const {
     PESC_ASSERT(first >= 0 && count >= 0 && first + count <= cols);
-    return {data + first, rows, count, stride};
+    return {detail::advance(data, first), rows, count, stride};
   }
 };
 

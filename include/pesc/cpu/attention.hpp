@@ -131,5 +131,16 @@ void attention_backward(context<E, I>& ctx, matrix_view<const float> q, matrix_v
   });
 }
 
+PESC_CPU_INSTANCE(void attention(context<>&, matrix_view<const float>, matrix_view<const float>,
+                                 matrix_view<const float>, vector_view<const attention_span>,
+                                 const attention_shape&, matrix_view<float>, matrix_view<float>,
+                                 workspace<>&))
+PESC_CPU_INSTANCE(void attention_backward(context<>&, matrix_view<const float>, matrix_view<const float>,
+                                          matrix_view<const float>, vector_view<const attention_span>,
+                                          const attention_shape&, matrix_view<const float>,
+                                          matrix_view<const float>, matrix_view<const float>,
+                                          matrix_view<float>, matrix_view<float>, matrix_view<float>,
+                                          workspace<>&))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

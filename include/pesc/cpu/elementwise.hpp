@@ -165,5 +165,19 @@ void dropout_rows(context<E, I>& ctx, matrix_view<const float> x, vector_view<co
   });
 }
 
+PESC_CPU_INSTANCE(void fill(context<>&, matrix_view<float>, float))
+PESC_CPU_INSTANCE(void fill(context<>&, vector_view<float>, float))
+PESC_CPU_INSTANCE(void add_scaled(context<>&, matrix_view<const float>, float, matrix_view<float>))
+PESC_CPU_INSTANCE(void add_bias(context<>&, vector_view<const float>, matrix_view<float>))
+PESC_CPU_INSTANCE(void dropout(context<>&, matrix_view<const float>, float, const random_stream&,
+                               matrix_view<float>))
+PESC_CPU_INSTANCE(void dropout_rows(context<>&, matrix_view<const float>, vector_view<const std::int32_t>,
+                                    float, const random_stream&, matrix_view<float>))
+PESC_CPU_INSTANCE(void gated_activate(context<>&, silu, matrix_view<const float>, matrix_view<const float>,
+                                      matrix_view<float>))
+PESC_CPU_INSTANCE(void gated_activate_backward(context<>&, silu, matrix_view<const float>,
+                                               matrix_view<const float>, matrix_view<const float>,
+                                               matrix_view<float>, matrix_view<float>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

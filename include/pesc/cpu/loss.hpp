@@ -56,5 +56,10 @@ void embedding(context<E, I>& ctx, matrix_view<const float> table, vector_view<c
   });
 }
 
+PESC_CPU_INSTANCE(void cross_entropy(context<>&, matrix_view<const float>, vector_view<const std::int32_t>,
+                                     float, vector_view<float>, matrix_view<float>))
+PESC_CPU_INSTANCE(void embedding(context<>&, matrix_view<const float>, vector_view<const std::int32_t>,
+                                 matrix_view<float>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

@@ -99,5 +99,13 @@ void grouped_outer(context<E, I>& ctx, vector_view<const std::int32_t> offsets, 
   });
 }
 
+PESC_CPU_INSTANCE(void matmul(context<>&, matrix_view<const float>, matrix_view<const float>,
+                              matrix_view<float>, const matmul_options&, workspace<>&))
+PESC_CPU_INSTANCE(void grouped_matmul(context<>&, vector_view<const std::int32_t>, matrix_view<const float>,
+                                      batch_view<const float>, matrix_view<float>, const matmul_options&,
+                                      workspace<>&))
+PESC_CPU_INSTANCE(void grouped_outer(context<>&, vector_view<const std::int32_t>, matrix_view<const float>,
+                                     matrix_view<const float>, batch_view<float>, float, workspace<>&))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

@@ -208,5 +208,25 @@ void importance_backward(context<E, I>&, vector_view<const std::int32_t> expert,
     if (expert[s] < dimportance.size) dgate[s] += dimportance[expert[s]];
 }
 
+PESC_CPU_INSTANCE(void fill_normal(context<>&, const random_stream&, matrix_view<float>))
+PESC_CPU_INSTANCE(void noisy_logits(context<>&, matrix_view<const float>, matrix_view<const float>,
+                                    matrix_view<const float>, float, matrix_view<float>))
+PESC_CPU_INSTANCE(void noisy_logits_backward(context<>&, matrix_view<const float>, matrix_view<const float>,
+                                             matrix_view<const float>, matrix_view<float>,
+                                             matrix_view<float>))
+PESC_CPU_INSTANCE(void noisy_load(context<>&, const noisy_load_inputs<>&, vector_view<double>, workspace<>&))
+PESC_CPU_INSTANCE(void noisy_load_backward(context<>&, const noisy_load_inputs<>&, vector_view<const float>,
+                                           matrix_view<float>, matrix_view<float>, matrix_view<float>))
+PESC_CPU_INSTANCE(void fill(context<>&, vector_view<double>, double))
+PESC_CPU_INSTANCE(void mask_slots(context<>&, vector_view<const std::int32_t>,
+                                  vector_view<const std::int32_t>, vector_view<const std::uint8_t>, index_t,
+                                  vector_view<std::int32_t>))
+PESC_CPU_INSTANCE(void gate_totals(context<>&, vector_view<const std::int32_t>, vector_view<const float>,
+                                   vector_view<double>, vector_view<double>))
+PESC_CPU_INSTANCE(void cv_squared(context<>&, vector_view<const double>, vector_view<double>))
+PESC_CPU_INSTANCE(void cv_squared_gradient(context<>&, vector_view<const double>, double, vector_view<float>))
+PESC_CPU_INSTANCE(void importance_backward(context<>&, vector_view<const std::int32_t>,
+                                           vector_view<const float>, vector_view<float>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

@@ -41,5 +41,11 @@ void rms_norm_backward(context<E, I>& ctx, matrix_view<const float> x, vector_vi
   });
 }
 
+PESC_CPU_INSTANCE(void rms_norm(context<>&, matrix_view<const float>, vector_view<const float>, float,
+                                matrix_view<float>, vector_view<float>))
+PESC_CPU_INSTANCE(void rms_norm_backward(context<>&, matrix_view<const float>, vector_view<const float>,
+                                         vector_view<const float>, matrix_view<const float>,
+                                         matrix_view<float>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

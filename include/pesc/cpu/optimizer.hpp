@@ -33,5 +33,9 @@ void adamw_step(context<E, I>& ctx, vector_view<float> p, vector_view<const floa
   });
 }
 
+PESC_CPU_INSTANCE(void adamw_step(context<>&, vector_view<float>, vector_view<const float>,
+                                  vector_view<float>, vector_view<float>, adamw_coefficients,
+                                  vector_view<const double>, double))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

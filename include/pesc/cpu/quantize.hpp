@@ -145,6 +145,13 @@ void store_numbers(context<E, I>& ctx, matrix_view<const S> weight, T* out) {
   });
 }
 
+PESC_CPU_INSTANCE(bool quantize_all_blocks(context<>&, const format_info&, matrix_view<const float>,
+                                           std::uint8_t*, float*))
+PESC_CPU_INSTANCE(bool quantize_all_blocks(context<>&, const format_info&, matrix_view<const bf16>,
+                                           std::uint8_t*, float*))
+PESC_CPU_INSTANCE(bool quantize_all_blocks(context<>&, const format_info&, matrix_view<const f16>,
+                                           std::uint8_t*, float*))
+
 }  // namespace detail
 
 /// \brief Quantises a weight [rows, cols] into `out`, whose format and size must fit.

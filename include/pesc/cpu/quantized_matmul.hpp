@@ -41,6 +41,9 @@ void multiply_frozen(context<E, I>& ctx, matrix_view<const float> x, const froze
   });
 }
 
+PESC_CPU_INSTANCE(void multiply_frozen(context<>&, matrix_view<const float>, const frozen_weight&,
+                                       matrix_view<float>, const quantized_options&, workspace<>&))
+
 }  // namespace detail
 
 /// \brief y[m, N] (+)= x[m, K] Wᵀ, or with `transpose` y[m, K] (+)= x[m, N] W, from the packed bytes.

@@ -144,5 +144,14 @@ void softmax_rows(context<E, I>& ctx, matrix_view<const float> x, matrix_view<fl
   });
 }
 
+PESC_CPU_INSTANCE(void column_sum(context<>&, matrix_view<const float>, vector_view<float>))
+PESC_CPU_INSTANCE(double squared_norm(context<>&, vector_view<const float>))
+PESC_CPU_INSTANCE(void squared_norm(context<>&, vector_view<const float>, vector_view<double>, workspace<>&))
+PESC_CPU_INSTANCE(bool all_finite(context<>&, matrix_view<const float>))
+PESC_CPU_INSTANCE(bool all_finite(context<>&, vector_view<const float>))
+PESC_CPU_INSTANCE(void row_dot(context<>&, matrix_view<const float>, matrix_view<const float>,
+                               vector_view<float>))
+PESC_CPU_INSTANCE(void softmax_rows(context<>&, matrix_view<const float>, matrix_view<float>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

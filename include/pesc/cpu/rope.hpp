@@ -50,5 +50,8 @@ void rope(context<E, I>& ctx, matrix_view<float> q, vector_view<const std::int32
   });
 }
 
+PESC_CPU_INSTANCE(void rope(context<>&, matrix_view<float>, vector_view<const std::int32_t>,
+                            vector_view<const float>, rope_pairing, float))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

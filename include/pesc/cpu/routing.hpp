@@ -245,5 +245,32 @@ void balance_backward(context<E, I>& ctx, matrix_view<const float> logits,
   });
 }
 
+PESC_CPU_INSTANCE(void top_k_softmax(context<>&, matrix_view<const float>, int, const gate_options&,
+                                     vector_view<std::int32_t>, vector_view<float>))
+PESC_CPU_INSTANCE(void top_k_softmax_backward(context<>&, matrix_view<const float>, int, const gate_options&,
+                                              vector_view<const std::int32_t>, vector_view<const float>,
+                                              vector_view<const float>, matrix_view<float>))
+PESC_CPU_INSTANCE(void group_by_expert(context<>&, vector_view<const std::int32_t>,
+                                       vector_view<const std::int32_t>, slot_groups<>, workspace<>&))
+PESC_CPU_INSTANCE(void gather_rows(context<>&, matrix_view<const float>, vector_view<const std::int32_t>,
+                                   matrix_view<float>))
+PESC_CPU_INSTANCE(void gather_scaled_rows(context<>&, matrix_view<const float>,
+                                          vector_view<const std::int32_t>, vector_view<const float>,
+                                          matrix_view<float>))
+PESC_CPU_INSTANCE(void combine_rows(context<>&, matrix_view<const float>, matrix_view<const float>,
+                                    vector_view<const float>, const slot_groups<>&, bool, matrix_view<float>))
+PESC_CPU_INSTANCE(void sum_slots(context<>&, const slot_groups<>&, matrix_view<const float>,
+                                 matrix_view<float>))
+PESC_CPU_INSTANCE(void balance_accumulate(context<>&, matrix_view<const float>,
+                                          vector_view<const std::int32_t>, vector_view<const std::int32_t>,
+                                          vector_view<const std::uint8_t>, balance_sums<>, workspace<>&))
+PESC_CPU_INSTANCE(void expert_load(context<>&, vector_view<const std::int32_t>,
+                                   vector_view<const std::int32_t>, vector_view<const std::uint8_t>,
+                                   vector_view<std::int32_t>))
+PESC_CPU_INSTANCE(void balance_fractions(context<>&, const balance_sums<>&, double, vector_view<float>))
+PESC_CPU_INSTANCE(void balance_backward(context<>&, matrix_view<const float>, vector_view<const std::uint8_t>,
+                                        vector_view<const float>, float, float, matrix_view<float>,
+                                        vector_view<const double>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

@@ -62,5 +62,15 @@ void combine_rows_backward(context<E, I>& ctx, matrix_view<const float> dy, matr
   });
 }
 
+PESC_CPU_INSTANCE(void number_slots(context<>&, int, vector_view<std::int32_t>))
+PESC_CPU_INSTANCE(void gather_values(context<>&, vector_view<const float>, vector_view<const std::int32_t>,
+                                     vector_view<float>))
+PESC_CPU_INSTANCE(void scatter_values(context<>&, vector_view<const float>, vector_view<const std::int32_t>,
+                                      vector_view<float>))
+PESC_CPU_INSTANCE(void scale_rows(context<>&, vector_view<const float>, matrix_view<float>))
+PESC_CPU_INSTANCE(void combine_rows_backward(context<>&, matrix_view<const float>, matrix_view<const float>,
+                                             vector_view<const float>, const slot_groups<>&, bool,
+                                             matrix_view<float>, vector_view<float>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

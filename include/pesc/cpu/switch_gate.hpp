@@ -72,5 +72,12 @@ void switch_backward(context<E, I>& ctx, matrix_view<const float> logits,
   });
 }
 
+PESC_CPU_INSTANCE(void number_groups(context<>&, index_t, index_t, vector_view<std::int32_t>))
+PESC_CPU_INSTANCE(void switch_assign(context<>&, matrix_view<const float>, vector_view<const std::int32_t>,
+                                     index_t, vector_view<std::int32_t>, vector_view<float>,
+                                     vector_view<std::int32_t>, workspace<>&))
+PESC_CPU_INSTANCE(void switch_backward(context<>&, matrix_view<const float>, vector_view<const std::int32_t>,
+                                       vector_view<const float>, matrix_view<float>))
+
 }  // namespace PESC_CPU_ABI
 }  // namespace pesc::cpu

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "pesc/core/function_ref.hpp"
+#include "pesc/core/mirrored_buffer.hpp"
 #include "pesc/model/llama.hpp"
 #include "pesc/model/sampling.hpp"
 
@@ -26,7 +27,6 @@ class decoder {
         model_{&model},
         cache_(model.shape(), capacity),
         logits_(model.shape().vocabulary),
-        host_logits_(model.shape().vocabulary),
         positions_(chunk),
         batch_(chunk) {
     PESC_EXPECTS(capacity >= 1, "sequence of at most ", capacity, " tokens: at least one is needed");
@@ -67,8 +67,7 @@ class decoder {
       model_->carve_state(kept, tokens, false, state_);
       run(input_of(ids.data() + begin, tokens), &cache_, scratch);
     }
-    download(*ctx_, std::as_const(logits_).view(), host_logits_.view());
-    return std::as_const(host_logits_).view();
+    return logits_.read(*ctx_);
   }
 
  private:
@@ -82,14 +81,13 @@ class decoder {
   void run(const typename Model::input& input, typename Model::cache* seen, workspace<space>& ws) {
     model_->forward(*ctx_, input, state_, {}, seen, nullptr, ws);
     const auto last = as_const(state_.hidden.row_range(input.ids.size - 1, 1));
-    model_->logits(*ctx_, last, {logits_.data(), 1, logits_.size()}, ws);
+    model_->logits(*ctx_, last, {logits_.view().data, 1, logits_.size()}, ws);
   }
 
   X* ctx_;
   const Model* model_;
   typename Model::cache cache_;
-  buffer<float, resource> logits_;
-  buffer<float> host_logits_;
+  mirrored_buffer<float, resource> logits_;
   buffer<std::int32_t> positions_;
   batch_memory<resource> batch_;
   typename Model::state state_;

@@ -6,7 +6,7 @@
 
 #include <utility>
 
-#include "pesc/core/buffer.hpp"
+#include "pesc/core/mirrored_buffer.hpp"
 #include "pesc/moe/route.hpp"
 
 namespace pesc {
@@ -28,9 +28,10 @@ struct balance_options {
 
 /// \brief Values of the auxiliary losses without their coefficients, and what they were made of.
 struct balance_values {
-  double balance = 0.0;                ///< 0 without rows
-  double z = 0.0;                      ///< mean squared log-sum-exp
-  vector_view<const double> counts{};  ///< choices of each expert; valid until the pool is read again
+  double balance = 0.0;  ///< 0 without rows
+  double z = 0.0;        ///< mean squared log-sum-exp
+  vector_view<const double>
+      counts{};  ///< choices of each expert; valid until the pool changes or is read again
 };
 
 /// \brief Owns the pooled sums of a model and the fractions that its layers' backward reads, in the backend's memory.
@@ -41,11 +42,7 @@ class balance_pool {
 
   balance_pool() = default;
   balance_pool(index_t experts, index_t top_k)
-      : experts_{experts},
-        top_k_{top_k},
-        sums_(2 * experts + 2),
-        fractions_(experts),
-        host_(2 * experts + 2) {}
+      : experts_{experts}, top_k_{top_k}, sums_(2 * experts + 2), fractions_(experts) {}
 
   /// \brief Where forward passes add.
   [[nodiscard]] balance_sums<space> sums() {
@@ -63,18 +60,18 @@ class balance_pool {
   template <class X>
   [[nodiscard]] balance_values values(X& ctx, const balance_options& options) {
     balance_values out;
-    if (host_.size() == 0) return out;
-    download(ctx, std::as_const(sums_).view(), host_.view());
-    out.counts = std::as_const(host_).view().part(0, experts_);
-    const double rows = host_[2 * experts_];
+    if (sums_.size() == 0) return out;
+    const vector_view<const double> pooled = sums_.read(ctx);
+    out.counts = pooled.part(0, experts_);
+    const double rows = pooled[2 * experts_];
     if (rows <= 0.0) return out;
-    out.z = host_[2 * experts_ + 1] / rows;
+    out.z = pooled[2 * experts_ + 1] / rows;
     if (options.kind == balance_kind::none) return out;
     if (options.kind == balance_kind::camelidae_constant) {
       out.balance = static_cast<double>(experts_) / static_cast<double>(top_k_);
       return out;
     }
-    for (index_t e = 0; e < experts_; ++e) out.balance += host_[e] / rows * (host_[experts_ + e] / rows);
+    for (index_t e = 0; e < experts_; ++e) out.balance += pooled[e] / rows * (pooled[experts_ + e] / rows);
     out.balance *= static_cast<double>(experts_) / (options.per_slot ? static_cast<double>(top_k_) : 1.0);
     return out;
   }
@@ -102,9 +99,8 @@ class balance_pool {
  private:
   index_t experts_ = 0;
   index_t top_k_ = 1;
-  buffer<double, Resource> sums_;
+  mirrored_buffer<double, Resource> sums_;
   buffer<float, Resource> fractions_;
-  buffer<double> host_;  ///< what was read last
 };
 
 }  // namespace pesc

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "pesc/core/mirrored_buffer.hpp"
 #include "pesc/model/llama.hpp"
 #include "pesc/train/token_records.hpp"
 
@@ -32,9 +33,7 @@ class evaluator {
         places_{places},
         batch_(places),
         losses_(places),
-        host_losses_(places),
-        load_(load_size(model)),
-        host_load_(load_size(model)) {
+        load_(load_size(model)) {
     index_t kept = 0;
     index_t scratch = 0;
     // Smaller calls may need more scratch than the largest, so every size on the way is measured.
@@ -113,8 +112,7 @@ class evaluator {
     workspace<space> kept(kept_.data(), kept_.size());
     workspace<space> scratch(scratch_.data(), scratch_.size());
     model_->carve_state(kept, tokens, false, state_);
-    std::fill_n(host_load_.data(), host_load_.size(), 0);
-    upload(*ctx_, std::as_const(host_load_).view(), load_.view());
+    load_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, {}, nullptr, nullptr, scratch,
                     [&]([[maybe_unused]] index_t layer, [[maybe_unused]] const auto& s) {
                       if constexpr (Model::config_routed()) {
@@ -124,12 +122,12 @@ class evaluator {
                       }
                     });
     model_->loss(*ctx_, input, state_, 1.0f, losses_.view(), {}, scratch);
-    download(*ctx_, as_const(losses_.view()), host_losses_.view());
-    download(*ctx_, as_const(load_.view()), host_load_.view());
-    for (index_t i = 0; i < load_.size(); ++i) out.load[static_cast<std::size_t>(i)] += host_load_[i];
+    const vector_view<const float> losses = losses_.read(*ctx_);
+    const vector_view<const std::int32_t> load = load_.read(*ctx_);
+    for (index_t i = 0; i < load.size; ++i) out.load[static_cast<std::size_t>(i)] += load[i];
     double sum = 0.0;
     for (index_t i = 0; i < tokens; ++i) {
-      sum += static_cast<double>(host_losses_[i]);
+      sum += static_cast<double>(losses[i]);
       out.tokens += targets_[static_cast<std::size_t>(i)] >= 0 ? 1 : 0;
     }
     return sum;
@@ -139,10 +137,8 @@ class evaluator {
   const Model* model_;
   index_t places_;
   batch_memory<resource> batch_;
-  buffer<float, resource> losses_;
-  buffer<float> host_losses_;
-  buffer<std::int32_t, resource> load_;
-  buffer<std::int32_t> host_load_;
+  mirrored_buffer<float, resource> losses_;
+  mirrored_buffer<std::int32_t, resource> load_;
   std::vector<std::int32_t> ids_, positions_, targets_;
   std::vector<attention_span> spans_;
   typename Model::state state_;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "pesc/core/mirrored_buffer.hpp"
 #include "pesc/model/llama.hpp"
 #include "pesc/nn/adamw.hpp"
 #include "pesc/train/batch.hpp"
@@ -75,10 +76,8 @@ class trainer {
         views_{model.views_over(gradient_.view())},
         balance_(model.ffn_shape().experts, std::max<index_t>(1, model.ffn_shape().top_k)),
         losses_(places),
-        host_losses_(places),
         norm_(1),
         load_(load_size(model)),
-        host_load_(load_size(model)),
         batch_(places),
         places_{places} {
     PESC_EXPECTS(options.accumulation >= 1, "gradient accumulation over ", options.accumulation,
@@ -112,13 +111,12 @@ class trainer {
       out.tokens += batch.valid_tokens;
     }
     fill(*ctx_, gradient_.view(), 0.0f);
-    std::fill_n(host_load_.data(), host_load_.size(), 0);
-    upload(*ctx_, std::as_const(host_load_).view(), load_.view());
+    load_.clear(*ctx_);
     double sum = 0.0;
     for (token_batch& batch : batches) sum += micro_step(batch, out);
     out.loss = out.targets > 0 ? sum / static_cast<double>(out.targets) : 0.0;
     const double squared = gradient_norm();
-    download(*ctx_, as_const(load_.view()), host_load_.view());
+    load_.read(*ctx_);
     out.grad_norm = std::sqrt(squared);
     ++counters_.step;
     counters_.tokens += out.tokens;
@@ -137,7 +135,8 @@ class trainer {
 
   /// \brief Slots of the last step per layer and expert, layer by layer; empty for a dense model.
   [[nodiscard]] std::span<const std::int32_t> load() const {
-    return {host_load_.data(), static_cast<std::size_t>(host_load_.size())};
+    const vector_view<const std::int32_t> counts = load_.last_read();
+    return {counts.data, static_cast<std::size_t>(counts.size)};
   }
 
   [[nodiscard]] const trainer_counters& counters() const { return counters_; }
@@ -209,9 +208,8 @@ class trainer {
     const balance_values auxiliary = balance_.values(*ctx_, options_.balance);
     out.balance += share * auxiliary.balance;
     out.z += share * auxiliary.z;
-    download(*ctx_, as_const(losses_.view()), host_losses_.view());
     double sum = 0.0;
-    for (index_t i = 0; i < places_; ++i) sum += static_cast<double>(host_losses_[i]);
+    for (const float loss : losses_.read(*ctx_)) sum += static_cast<double>(loss);
     return sum;
   }
 
@@ -229,9 +227,7 @@ class trainer {
   [[nodiscard]] double gradient_norm() {
     workspace<space> scratch(scratch_.data(), scratch_.size());
     squared_norm(*ctx_, as_const(gradient_.view()), norm_.view(), scratch);
-    double out = 0.0;
-    download(*ctx_, as_const(norm_.view()), vector_view<double>{&out, 1});
-    return out;
+    return norm_.read(*ctx_)[0];
   }
 
   /// \brief Ends the run and names the first gradient that is not finite.
@@ -264,11 +260,9 @@ class trainer {
   buffer<float, resource> gradient_, first_moment_, second_moment_;
   typename Model::trainables views_;
   balance_pool<resource> balance_;
-  buffer<float, resource> losses_;
-  buffer<float> host_losses_;
-  buffer<double, resource> norm_;
-  buffer<std::int32_t, resource> load_;
-  buffer<std::int32_t> host_load_;
+  mirrored_buffer<float, resource> losses_;
+  mirrored_buffer<double, resource> norm_;
+  mirrored_buffer<std::int32_t, resource> load_;
   batch_memory<resource> batch_;
   std::vector<attention_span> spans_;
   index_t places_;

@@ -84,8 +84,9 @@ struct tile_grid {
     const index_t col = index % tiles_in_row() * tile_cols;
     whole.rows = rows.size(index / tiles_in_row());
     whole.cols = std::min(tile_cols, cols - col);
-    whole.a += whole.a_transposed ? row : row * whole.a_stride;
-    whole.b += whole.b_transposed ? col * whole.b_stride : col;
+    // Operands of no depth may be null.
+    whole.a = pesc::detail::advance(whole.a, whole.a_transposed ? row : row * whole.a_stride);
+    whole.b = pesc::detail::advance(whole.b, whole.b_transposed ? col * whole.b_stride : col);
     whole.y += row * whole.y_stride + col;
     return whole;
   }
