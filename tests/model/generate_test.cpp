@@ -8,7 +8,7 @@
 namespace {
 
 using pesc::index_t;
-using X = pesc::cpu::context<pesc::cpu::inline_executor>;
+using X = pesc::cpu_backend;
 using model_type = pesc::llama<pesc::dense_layer<pesc::moe_dynamic<>, X>>;
 
 struct fixture {
@@ -21,7 +21,7 @@ struct fixture {
                           .head_dim = 8};
   pesc::model_weights<pesc::any_format> weights =
       support::random_model(shape, pesc::unquantized<float>::info(), 4, true, false);
-  X ctx{};
+  X ctx{1};
   model_type model{weights, {16, 12}, {}, {}};
   std::vector<std::int32_t> prompt{1, 5, 9};
 
