@@ -7,7 +7,6 @@ set(PESC_TEST_DEFINITIONS
   "PESC_EXAMPLE_DATA=\"${PROJECT_SOURCE_DIR}/examples/data\""
   "PESC_DEFAULT_DATA=\"${PROJECT_SOURCE_DIR}/../shared/data\""
   "PESC_DEFAULT_GOLDEN=\"${PROJECT_SOURCE_DIR}/../shared/golden\""
-  "PESC_PROGRAM_DIR=\"${PROJECT_BINARY_DIR}/bin\""
 )
 
 # Exit status by which a test says that it lacks something and did not run.
