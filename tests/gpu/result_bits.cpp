@@ -57,8 +57,7 @@ REGISTER_LISTENER("bits", 2, bits_listener);
 }  // namespace
 
 void note_bits(const void* bytes, std::size_t size) {
-  const std::uint64_t both[2] = {bits,
-                                 pesc::checksum(std::span(static_cast<const std::byte*>(bytes), size))};
+  const std::uint64_t both[2] = {bits, pesc::checksum(std::span(static_cast<const std::byte*>(bytes), size))};
   bits = pesc::checksum(std::as_bytes(std::span(both)));
 }
 
