@@ -11,6 +11,7 @@
 #include <doctest/doctest.h>
 
 #include "support/data.hpp"
+#include "support/silent_reporter.hpp"
 
 namespace {
 
@@ -37,25 +38,13 @@ std::string as_filter(std::string_view text) {
 }
 
 /// Lists the test cases as CTest commands, one test for each (`--list-test-cases --reporters=ctest`).
-class ctest_reporter : public doctest::IReporter {
+class ctest_reporter : public support::silent_reporter {
  public:
   explicit ctest_reporter(const doctest::ContextOptions& options) : out_(*options.cout) {}
 
   void report_query(const doctest::QueryData& query) override {
     for (unsigned i = 0; i < query.num_data; ++i) write_case(*query.data[i]);
   }
-
-  void test_run_start() override {}
-  void test_run_end(const doctest::TestRunStats&) override {}
-  void test_case_start(const doctest::TestCaseData&) override {}
-  void test_case_reenter(const doctest::TestCaseData&) override {}
-  void test_case_end(const doctest::CurrentTestCaseStats&) override {}
-  void test_case_exception(const doctest::TestCaseException&) override {}
-  void subcase_start(const doctest::SubcaseSignature&) override {}
-  void subcase_end() override {}
-  void log_assert(const doctest::AssertData&) override {}
-  void log_message(const doctest::MessageData&) override {}
-  void test_case_skipped(const doctest::TestCaseData&) override {}
 
  private:
   void write_case(const doctest::TestCaseData& test) {
@@ -85,10 +74,9 @@ class ctest_reporter : public doctest::IReporter {
 };
 
 /// Counts what ran, so that a filter that matches nothing does not pass for a passed test.
-class run_listener : public ctest_reporter {
+class run_listener : public support::silent_reporter {
  public:
-  using ctest_reporter::ctest_reporter;
-  void report_query(const doctest::QueryData&) override {}
+  explicit run_listener(const doctest::ContextOptions&) {}
   void test_run_end(const doctest::TestRunStats& stats) override {
     cases_run = stats.numTestCasesPassingFilters;
   }

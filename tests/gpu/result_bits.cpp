@@ -10,6 +10,7 @@
 #include <doctest/doctest.h>
 
 #include "pesc/io/checksum.hpp"
+#include "support/silent_reporter.hpp"
 
 namespace support {
 namespace {
@@ -17,7 +18,7 @@ namespace {
 std::uint64_t bits = 0;
 
 /// \brief Writes the line of each test case. One `fwrite` of a line in append mode: tests may run side by side.
-class bits_listener : public doctest::IReporter {
+class bits_listener : public silent_reporter {
  public:
   explicit bits_listener(const doctest::ContextOptions&) {}
 
@@ -36,17 +37,6 @@ class bits_listener : public doctest::IReporter {
       std::exit(1);
     }
   }
-
-  void report_query(const doctest::QueryData&) override {}
-  void test_run_start() override {}
-  void test_run_end(const doctest::TestRunStats&) override {}
-  void test_case_reenter(const doctest::TestCaseData&) override {}
-  void test_case_exception(const doctest::TestCaseException&) override {}
-  void subcase_start(const doctest::SubcaseSignature&) override {}
-  void subcase_end() override {}
-  void log_assert(const doctest::AssertData&) override {}
-  void log_message(const doctest::MessageData&) override {}
-  void test_case_skipped(const doctest::TestCaseData&) override {}
 
  private:
   std::string name_;
