@@ -19,19 +19,18 @@ namespace bench {
 using pesc::index_t;
 using pesc::cpu::isa;
 
-/// \brief Seconds of processor time of all threads: waiting for a core that others use is not counted.
-inline double cpu_seconds() {
+/// \brief Seconds that a clock of the system shows.
+inline double seconds_of(clockid_t clock) {
   timespec t{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  clock_gettime(clock, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
+/// \brief Seconds of processor time of all threads: waiting for a core that others use is not counted.
+inline double cpu_seconds() { return seconds_of(CLOCK_PROCESS_CPUTIME_ID); }
+
 /// \brief Seconds of processor time of this thread alone: a pool's threads may still be spinning.
-inline double thread_seconds() {
-  timespec t{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
+inline double thread_seconds() { return seconds_of(CLOCK_THREAD_CPUTIME_ID); }
 
 inline double median(std::vector<double> values) {
   if (values.empty()) return 0;
