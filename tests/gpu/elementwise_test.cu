@@ -60,9 +60,9 @@ void check_activation(A act, Value value, Derivative derivative) {
       activate_backward(ctx, act, gate.in(), dx.in(), dx.view());
       CHECK(support::near(dx.values(), slopes, 1e-6));
       CHECK(dx.gaps_kept());
-      // In place, as the layer does to save memory.
+      // In place, as the layer does to save memory. Slopes near their zero keep what two steps of a device's exponential leave.
       gated_activate_backward(ctx, act, gate.in(), up.in(), dout.in(), gate.view(), dout.view());
-      CHECK(support::near(gate.values(), times(slopes, u), 1e-6));
+      CHECK(support::near(gate.values(), times(slopes, u), 3e-6));
       CHECK(support::near(dout.values(), times(values, d), 1e-6));
       CHECK(gate.gaps_kept());
       CHECK(dout.gaps_kept());
