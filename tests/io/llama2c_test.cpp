@@ -39,7 +39,7 @@ constexpr std::size_t tied_floats =
 
 /// The numbers of a whole part.
 std::vector<float> values(const llama2c_file& file, const pesc::llama2c_part& part) {
-  return pesc::to_floats(*pesc::loaded_tensor(file.tensor("t", part, 0, 1, {part.count}), "m.bin"), "m.bin");
+  return pesc::to_floats(file.tensor("t", part, 0, 1, {part.count}), "m.bin");
 }
 
 std::string refusal(const std::vector<std::byte>& bytes) {

@@ -131,7 +131,7 @@ class hf_directory {
   /// \throws format_error
   [[nodiscard]] std::vector<float> read_floats(std::string_view name) {
     const tensor_info& tensor = get(name);
-    return to_floats(*loaded_tensor(tensor, path_), path_);
+    return to_floats(tensor, path_);
   }
 
   /// \brief Tensors that nobody asked for: a model that leaves some unread is not the one that was meant.

@@ -92,14 +92,14 @@ class safetensors_file {
   /// \brief Values of an F32, F16, BF16 or F64 tensor as float, rounded from F64.
   /// \throws format_error
   [[nodiscard]] std::vector<float> read_floats(std::string_view name) const {
-    return to_floats(*loaded_tensor(get(name), name_), name_);
+    return to_floats(get(name), name_);
   }
 
   /// \brief Values of a tensor of exactly the type `T`; no conversion.
   /// \throws format_error
   template <class T>
   [[nodiscard]] std::vector<T> read(std::string_view name) const {
-    return values_of<T>(*loaded_tensor(get(name), name_), name_);
+    return values_of<T>(get(name), name_);
   }
 
  private:

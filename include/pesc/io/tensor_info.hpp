@@ -75,12 +75,14 @@ class loaded_tensor {
 
 /// \brief Writes the values of a tensor of F32, F16, BF16, F64 or a block type as floats to `out`, one for each.
 /// \param file  name for messages
-/// \throws format_error for other types
-inline void to_floats(const tensor_info& tensor, std::string_view file, vector_view<float> out) {
+/// \throws format_error for other types, io_error
+inline void to_floats(const tensor_info& tensor, const std::string& file, vector_view<float> out) {
+  const loaded_tensor values(tensor, file);
+  const std::span<const std::byte> bytes = values->bytes;
   const auto convert = [&]<class T>(T) {
-    PESC_ASSERT(tensor.bytes.size() == static_cast<std::size_t>(out.size) * sizeof(T));
+    PESC_ASSERT(bytes.size() == static_cast<std::size_t>(out.size) * sizeof(T));
     for (index_t i = 0; i < out.size; ++i) {
-      const T value = load_unaligned<T>(tensor.bytes.data() + static_cast<std::size_t>(i) * sizeof(T));
+      const T value = load_unaligned<T>(bytes.data() + static_cast<std::size_t>(i) * sizeof(T));
       if constexpr (std::is_same_v<T, double>)
         out[i] = static_cast<float>(value);
       else
@@ -99,35 +101,35 @@ inline void to_floats(const tensor_info& tensor, std::string_view file, vector_v
     case element_type::q4_0:
     case element_type::q4_1:
     case element_type::q8_0:
-      return decode_blocks(tensor.dtype, tensor.bytes, out);
+      return decode_blocks(tensor.dtype, bytes, out);
     default:
       detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(tensor.name), " is ",
                                                  one_line(tensor.dtype_name, 40),
                                                  ", expected F32, F16, BF16 or F64"));
   }
 }
-[[nodiscard]] inline std::vector<float> to_floats(const tensor_info& tensor, std::string_view file) {
+[[nodiscard]] inline std::vector<float> to_floats(const tensor_info& tensor, const std::string& file) {
   const block_size block = block_of(tensor.dtype);
-  const auto width = static_cast<std::size_t>(block.bytes > 0 ? block.bytes : bits_of(tensor.dtype) / 8);
-  std::vector<float> out(width > 0 ? tensor.bytes.size() / width * static_cast<std::size_t>(block.weights)
-                                   : 0);
+  const index_t width = block.bytes > 0 ? block.bytes : bits_of(tensor.dtype) / 8;
+  std::vector<float> out(static_cast<std::size_t>(width > 0 ? tensor.size / width * block.weights : 0));
   to_floats(tensor, file, vector_view<float>{out.data(), static_cast<index_t>(out.size())});
   return out;
 }
 
 /// \brief Values of a tensor whose type is exactly `T`.
 /// \param file  name for messages
-/// \throws format_error for other types
+/// \throws format_error for other types, io_error
 template <class T>
-[[nodiscard]] std::vector<T> values_of(const tensor_info& tensor, std::string_view file) {
+[[nodiscard]] std::vector<T> values_of(const tensor_info& tensor, const std::string& file) {
   constexpr element_type wanted = element_type_of<T>;
   static_assert(wanted != element_type::unknown, "pesc: no file type holds values of this C++ type");
   if (tensor.dtype != wanted)
     detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(tensor.name), " is ",
                                                one_line(tensor.dtype_name, 40), ", expected ",
                                                name_of(wanted)));
-  std::vector<T> out(tensor.bytes.size() / sizeof(T));
-  if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), out.size() * sizeof(T));
+  const loaded_tensor values(tensor, file);
+  std::vector<T> out(values->bytes.size() / sizeof(T));
+  if (!out.empty()) std::memcpy(out.data(), values->bytes.data(), out.size() * sizeof(T));
   return out;
 }
 

@@ -38,7 +38,7 @@ inline void refuse_other_gguf(const json_fields& f) {
 /// divisors have to be what follows from them.
 inline void find_llama3_scaling(const gguf_file& file, const tensor_info& divisors, index_t head_dim,
                                 rope_options& rope) {
-  const std::vector<float> stored = to_floats(*loaded_tensor(divisors, file.name()), file.name());
+  const std::vector<float> stored = to_floats(divisors, file.name());
   const std::string where = concat(file.name(), ": tensor ", in_quotes(divisors.name));
   if (static_cast<index_t>(stored.size()) != head_dim / 2)
     raise<format_error>(concat(where, " has ", stored.size(), " entries, expected ", head_dim / 2));

@@ -36,7 +36,7 @@ inline void fill_matrix(const tensor_info& from, matrix_view<float> to, const st
   if (from.shape != std::vector{to.rows, to.cols})
     raise<format_error>(concat(file, ": tensor ", in_quotes(from.name), " is ", shape_text(from.shape),
                                ", expected [", to.rows, ", ", to.cols, "]"));
-  to_floats(*loaded_tensor(from, file), file, vector_view<float>{to.data, to.rows * to.cols});
+  to_floats(from, file, vector_view<float>{to.data, to.rows * to.cols});
 }
 
 }  // namespace detail
