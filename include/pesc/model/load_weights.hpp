@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,6 +32,8 @@ struct weight_options {
   /// never quantised again: they stay as they are, or are decoded where a format of numbers is asked for. The
   /// blocks of GGUF files are decoded and quantised to any format asked for.
   std::optional<format_info> format{};
+  /// \brief Called after each layer with the number of those that are done and of all, if set.
+  std::function<void(index_t, index_t)> on_layer{};
 };
 
 namespace detail {
@@ -138,18 +141,22 @@ inline std::string stored_name(model_files& files, const std::string& name) {
   return files.contains(other) ? other : name;
 }
 
+}  // namespace detail
+
 /// \brief Checks that all tensors are there in the right shapes, and no others, before any is read.
+/// \throws format_error naming the first five that are missing or too many
 inline void check_tensors(model_files& files) {
   std::vector<std::string> known, missing;
   const auto check = [&](const std::string& wanted, index_t rows, index_t cols) {
-    const std::string name = stored_name(files, wanted);
+    const std::string name = detail::stored_name(files, wanted);
     known.push_back(name);
     if (!files.contains(name)) return missing.push_back(name);
     const std::vector<index_t> shape = cols == 0 ? std::vector{rows} : std::vector{rows, cols};
-    const std::vector<index_t> found = stored_shape(files, name);
+    const std::vector<index_t> found = detail::stored_shape(files, name);
     if (found != shape)
-      raise<format_error>(concat(files.name(), ": tensor ", in_quotes(name), " is ", shape_text(found),
-                                 ", expected ", shape_text(shape), " by config.json"));
+      detail::raise<format_error>(detail::concat(files.name(), ": tensor ", in_quotes(name), " is ",
+                                                 shape_text(found), ", expected ", shape_text(shape),
+                                                 " by config.json"));
     for (const char* part : {"", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"})
       static_cast<void>(files.find(name + part));
   };
@@ -168,8 +175,6 @@ inline void check_tensors(model_files& files) {
   if (!extra.empty()) refuse_extra_tensors(files.name(), extra, known);
 }
 
-}  // namespace detail
-
 /// \brief Reads the frozen tensors, projection by projection: besides the files, one is in memory as numbers
 /// at a time.
 ///
@@ -180,7 +185,7 @@ inline void check_tensors(model_files& files) {
 template <QuantFormat Format>
 [[nodiscard]] model_weights<Format> load_weights(model_files& files, const weight_options& options,
                                                  stored_forms& forms, std::vector<std::string>& warnings) {
-  detail::check_tensors(files);
+  check_tensors(files);
   const llama_config& c = files.config().llama;
   model_weights<Format> out;
   out.shape = shape_of(c);
@@ -202,6 +207,7 @@ template <QuantFormat Format>
       if (files.contains(prefix + name + ".bias"))
         linear.bias = detail::load_floats(files, prefix + name + ".bias");
     });
+    if (options.on_layer) options.on_layer(l + 1, c.layers);
   }
   out.format = out.layers.front().q.weight.format();
   if (kept_other)

@@ -67,6 +67,18 @@ class model_files {
     return at != places_.end() && at->tensor->name == name;
   }
 
+  /// \brief All tensors, sorted by name; does not count as using them.
+  [[nodiscard]] std::vector<const tensor_info*> tensors() const {
+    std::vector<const tensor_info*> out;
+    for (const place& p : places_) out.push_back(p.tensor);
+    return out;
+  }
+
+  /// \brief The kind of file or folder, for people: "GGUF file".
+  [[nodiscard]] const char* kind() const {
+    return gguf_ ? "GGUF file" : single_ ? "llama2.c file" : manifest_ ? "checkpoint" : "Hugging Face folder";
+  }
+
   [[nodiscard]] std::vector<std::string> unused_names() const {
     std::vector<std::string> out;
     for (const place& p : places_)

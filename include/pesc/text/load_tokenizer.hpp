@@ -14,6 +14,7 @@
 #include "pesc/io/file.hpp"
 #include "pesc/io/file_kind.hpp"
 #include "pesc/io/json.hpp"
+#include "pesc/text/gguf_tokenizer.hpp"
 #include "pesc/text/gpt2_files.hpp"
 #include "pesc/text/llama2c_tokenizer.hpp"
 #include "pesc/text/sentencepiece_model.hpp"
@@ -84,13 +85,18 @@ inline void read_tokenizer_config(tokenizer& t, const std::string& path) {
 
 }  // namespace detail
 
-/// \brief Reads a tokenizer file: tokenizer.json, tokenizer.model, vocab.json with merges.txt beside it, or a llama2.c
-/// tok*.bin, told apart by what they hold.
+/// \brief Reads a tokenizer file: tokenizer.json, tokenizer.model, vocab.json with merges.txt beside it, a llama2.c
+/// tok*.bin, or the one inside a GGUF file, told apart by what they hold.
 ///
 /// tokenizer_config.json and chat_template.jinja beside the first three give marks and chat template.
 /// \param pieces  rows of the model's embedding; -1 takes all pieces of the file
 /// \throws io_error, format_error when the file is damaged, of another kind or has fewer or more pieces
 [[nodiscard]] inline tokenizer load_tokenizer(const std::string& path, index_t pieces = -1) {
+  if (detail::begins_with(path, "GGUF")) {
+    tokenizer out = gguf_tokenizer::load(path);
+    if (pieces >= 0) out.expect_vocabulary(pieces);
+    return out;
+  }
   const std::vector<std::byte> bytes = read_file(path, tokenizer_json::max_file);
   if (const std::string foreign = describe_foreign_file(bytes); !foreign.empty())
     detail::raise<format_error>(path + ": " + foreign);
