@@ -20,8 +20,9 @@ record_options to_record_options(const data_options& options) {
 
 token_records to_tokens(const std::vector<text_record>& records, const tokenizer& text,
                         const llama_config& model, index_t length, token_summary& summary) {
-  const token_options options{
-      .begin = model.bos, .end = model.eos.empty() ? -1 : model.eos.front(), .max_tokens = length + 1};
+  const token_options options{.begin = text.add_bos() ? model.bos : -1,
+                              .end = model.eos.empty() ? -1 : model.eos.front(),
+                              .max_tokens = length + 1};
   return tokenize_records(
       records, [&](std::string_view t) { return text.encode(t, {.bos = false}); }, options, summary);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pesc/io/safetensors.hpp"
-#include "pesc/text/llama2c_tokenizer.hpp"
+#include "pesc/text/load_tokenizer.hpp"
 #include "pesc/train/memory.hpp"
 #include "tool/common_options.hpp"
 #include "tool/data_sets.hpp"
@@ -37,7 +37,7 @@ json inspect_safetensors(const std::string& path, bool map, std::FILE* to) {
 }
 
 json inspect_tokenizer(const std::string& path, std::FILE* to) {
-  const tokenizer t = llama2c_tokenizer::load(path);
+  const tokenizer t = load_tokenizer(path);
   std::fprintf(to, "%s: tokenizer of %d pieces, start %d, end %d\n", path.c_str(), t.size(), t.bos(),
                t.eos());
   json out = json::object();
@@ -107,7 +107,7 @@ int inspect_command(const inspect_options& o) {
     found = inspect_safetensors(o.path, o.map, to);
   else if (!folder && (name.ends_with(".jsonl") || name.ends_with(".txt")))
     found = inspect_data(o.path, to);
-  else if (!folder && name.starts_with("tok"))
+  else if (!folder && (name.starts_with("tok") || name.ends_with("vocab.json")))
     found = inspect_tokenizer(o.path, to);
   else
     found = inspect_model(o.path, o.map, to);
