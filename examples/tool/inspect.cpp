@@ -59,7 +59,7 @@ int inspect_command(const inspect_options& o) {
     found = inspect_safetensors(o.path, o.map, to);
   else if (!folder && (name.ends_with(".jsonl") || name.ends_with(".txt")))
     found = inspect_data(o.path, to);
-  else if (!folder && (name.starts_with("tok") || name == "vocab.json"))
+  else if (!folder && (name.starts_with("tok") || name.ends_with("vocab.json")))
     found = inspect_tokenizer(o.path, to);
   else
     found = inspect_model({.path = o.path, .map = o.map}, o.tensors, to);

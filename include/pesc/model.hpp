@@ -43,6 +43,7 @@
 #include "pesc/text/byte_alphabet.hpp"
 #include "pesc/text/byte_pair_merger.hpp"
 #include "pesc/text/character_class.hpp"
+#include "pesc/text/chat_template.hpp"
 #include "pesc/text/gguf_vocabulary.hpp"
 #include "pesc/text/gpt2_files.hpp"
 #include "pesc/text/llama2c_tokenizer.hpp"

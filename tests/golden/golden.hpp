@@ -15,6 +15,7 @@
 #include "pesc/io/json.hpp"
 #include "pesc/io/safetensors.hpp"
 #include "pesc/moe/shape.hpp"
+#include "pesc/text/tokenizer.hpp"
 
 /// Reference results of other programs, one case a file, compared with what the library computes.
 namespace golden {
@@ -226,6 +227,9 @@ void run_lr_schedule(const golden_case&, outcome&);
 void run_cross_entropy(const golden_case&, outcome&);
 void run_tokenizer_sentencepiece(const json_case&, outcome&);
 void run_tokenizer_gpt2(const json_case&, outcome&);
+
+/// \brief The parts of a case of kind `smollm2` that need its tokenizer only: `tokenize`, and text and ids of `chat`.
+void compare_smollm2_text(const pesc::tokenizer&, const json_case&, outcome&);
 
 // The same on the CUDA backend, of kinds that have one.
 namespace cuda {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "golden.hpp"
+#include "pesc/text/chat_template.hpp"
 #include "pesc/text/load_tokenizer.hpp"
 
 namespace golden {
@@ -142,6 +143,29 @@ void run_tokenizer_gpt2(const json_case& c, outcome& out) {
   }
   encoded.report(out);
   decoded.report(out);
+}
+
+void compare_smollm2_text(const pesc::tokenizer& t, const json_case& c, outcome& out) {
+  differences encoded("tokenize, ids"), decoded("tokenize, decoded");
+  for (const json& item : c.value.find("tokenize")->items()) {
+    const std::string& text = text_of(item, "text");
+    encoded.compare(t.encode(text), ids_of(item, "ids"), text);
+    decoded.compare(valid(t.decode(ids_of(item, "ids"), {.skip_control = false})), text_of(item, "decoded"),
+                    text);
+  }
+  const pesc::chat_template form = t.chat_template().empty()
+                                       ? pesc::chat_template_named("smollm2")
+                                       : pesc::chat_template_of(t.chat_template(), t.name());
+  differences chat_text("chat, text"), chat_ids("chat, ids"), greedy("chat, greedy_text");
+  for (const json& item : c.value.find("chat")->items()) {
+    const std::string& message = text_of(item, "message");
+    const std::vector<pesc::chat_message> messages{{"user", message}};
+    chat_text.compare(form.render(messages), text_of(item, "text"), message);
+    chat_ids.compare(encode_chat(t, form, messages), ids_of(item, "ids"), message);
+    greedy.compare(valid(t.decode(ids_of(item, "greedy_ids"), {.skip_control = false})),
+                   text_of(item, "greedy_text"), message);
+  }
+  for (const differences* d : {&encoded, &decoded, &chat_text, &chat_ids, &greedy}) d->report(out);
 }
 
 }  // namespace golden

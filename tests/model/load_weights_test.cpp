@@ -2,13 +2,12 @@
 #include "pesc/model/load_weights.hpp"
 
 #include <cmath>
-#include <limits>
-#include <string>
-#include <vector>
-
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 

@@ -57,6 +57,14 @@ TEST_SUITE("text/raw_vocabulary") {
     CHECK(merges.find(0, 1)->rank < merges.find(2, 0)->rank);
   }
 
+  TEST_CASE("no pair joins to a mark") {
+    raw_vocabulary raw{"f", piece_spelling::byte_level};
+    for (const char* piece : {"<", ">"}) raw.add(piece, piece_kind::text);
+    raw.add("<>", piece_kind::control);
+    raw.add_merge("<", ">");
+    CHECK(raw.take_merges().find(0, 1) == nullptr);
+  }
+
   TEST_CASE("errors say what was found, what was expected, and where") {
     raw_vocabulary raw{"f", piece_spelling::byte_level};
     for (const char* piece : {"a", "b", "ab"}) raw.add(piece, piece_kind::text);

@@ -12,6 +12,7 @@
 #include "pesc/model/tensor_names.hpp"
 #include "pesc/model/trainables.hpp"
 #include "pesc/model/weights.hpp"
+#include "pesc/text/load_tokenizer.hpp"
 
 namespace pesc {
 
@@ -89,7 +90,7 @@ json config_json(const Model& model, const model_description& about) {
 }  // namespace detail
 
 /// \brief Adds a whole model to a checkpoint: config.json, model.safetensors (frozen tensors, routers,
-/// adapters), the low-rank updates as a PEFT adapter, and its tokenizer file.
+/// adapters), the low-rank updates as a PEFT adapter, and its tokenizer file with those that belong to it.
 ///
 /// \throws io_error, format_error
 template <class Model>
@@ -112,7 +113,11 @@ void add_model(checkpoint_writer& out, const Model& model, const model_descripti
                            {}};
     out.add(adapter_config_file, to_json(lora));
   }
-  if (!about.tokenizer.empty()) out.add_copy(detail::file_name_of(about.tokenizer), about.tokenizer);
+  if (!about.tokenizer.empty()) {
+    out.add_copy(detail::file_name_of(about.tokenizer), about.tokenizer);
+    for (const std::string& file : files_beside_tokenizer(about.tokenizer))
+      out.add_copy(detail::file_name_of(file), file);
+  }
   out.add("config.json", detail::config_json(model, about));
 }
 

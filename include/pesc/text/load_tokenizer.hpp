@@ -47,6 +47,8 @@ enum class tokenizer_kind : std::uint8_t {
 
 namespace detail {
 
+inline bool is_readable(const std::string& file) { return ::access(file.c_str(), R_OK) == 0; }
+
 /// \brief Text of a mark in tokenizer_config.json: a string, or an object with the key `content`.
 inline std::string mark_of_config(const json& config, std::string_view key) {
   const json* value = config.find(key);
@@ -71,19 +73,30 @@ inline std::string template_of_config(const json& config) {
 /// \brief Takes marks and chat template from the files that a folder of Hugging Face has beside the tokenizer.
 inline void read_tokenizer_config(tokenizer& t, const std::string& path) {
   const std::string folder = folder_of(path) + '/';
-  const auto exists = [](const std::string& file) { return ::access(file.c_str(), R_OK) == 0; };
-  if (const std::string file = folder + "tokenizer_config.json"; exists(file)) {
+  if (const std::string file = folder + "tokenizer_config.json"; is_readable(file)) {
     const json config = read_json(file);
     const std::int32_t bos = t.find_mark(mark_of_config(config, "bos_token"));
     const std::int32_t eos = t.find_mark(mark_of_config(config, "eos_token"));
     t.set_marks(bos >= 0 && !t.add_bos() ? bos : t.bos(), eos >= 0 ? eos : t.eos());
     if (t.chat_template().empty()) t.set_chat_template(template_of_config(config));
   }
-  if (const std::string file = folder + "chat_template.jinja"; exists(file))
+  if (const std::string file = folder + "chat_template.jinja"; is_readable(file))
     t.set_chat_template(std::string{as_text(read_file(file, index_t{1} << 20))});
 }
 
 }  // namespace detail
+
+/// \brief Files beside a tokenizer's that `load_tokenizer` reads too, where they are there; a copy needs them.
+[[nodiscard]] inline std::vector<std::string> files_beside_tokenizer(const std::string& path) {
+  std::vector<std::string> out;
+  if (path.ends_with(".bin")) return out;
+  const std::string folder = detail::folder_of(path) + '/';
+  std::vector<std::string> wanted{folder + "tokenizer_config.json", folder + "chat_template.jinja"};
+  if (path.ends_with("vocab.json")) wanted.push_back(gpt2_files::merges_beside(path));
+  for (std::string& file : wanted)
+    if (detail::is_readable(file)) out.push_back(std::move(file));
+  return out;
+}
 
 /// \brief Reads a tokenizer file: tokenizer.json, tokenizer.model, vocab.json with merges.txt beside it, a llama2.c
 /// tok*.bin, or the one inside a GGUF file, told apart by what they hold.

@@ -78,7 +78,9 @@ class raw_vocabulary {
       return id;
     };
     const std::int32_t a = id_of(left), b = id_of(right);
-    merges_.add(a, b, {rank_, id_of(std::string{left} + std::string{right})});
+    const std::int32_t joined = id_of(std::string{left} + std::string{right});
+    // A mark comes from being named where that is allowed; letters that join must not make one.
+    if (kind(joined) != piece_kind::control) merges_.add(a, b, {rank_, joined});
     ++rank_;
   }
 
