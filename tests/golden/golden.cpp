@@ -46,6 +46,7 @@ struct json_entry {
 constexpr json_entry json_runners[] = {
     {"tokenizer_sentencepiece", run_tokenizer_sentencepiece},
     {"tokenizer_gpt2", run_tokenizer_gpt2},
+    {"smollm2", run_smollm2},
 };
 
 #if defined(PESC_GOLDEN_CUDA)
@@ -76,7 +77,10 @@ std::span<const entry> runners_of(device where) {
 }
 
 constexpr std::string_view without_runner[] = {
-    "router_deepseek_v3", "bnb_adamw", "lora_model", "bnb_checkpoint", "smollm2",
+    "router_deepseek_v3",
+    "bnb_adamw",
+    "lora_model",
+    "bnb_checkpoint",
 };
 
 [[noreturn]] void refuse(const golden_case& c, std::string_view key, const std::string& what) {

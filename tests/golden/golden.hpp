@@ -125,6 +125,9 @@ class outcome {
     add(name, differing, 0);
   }
 
+  /// \brief An error measured by the caller.
+  void within(const std::string& name, double error, double tolerance) { add(name, error, tolerance); }
+
   /// \brief A number of deviations that must be zero.
   void none(const std::string& name, index_t deviations) { add(name, static_cast<double>(deviations), 0); }
 
@@ -227,6 +230,7 @@ void run_lr_schedule(const golden_case&, outcome&);
 void run_cross_entropy(const golden_case&, outcome&);
 void run_tokenizer_sentencepiece(const json_case&, outcome&);
 void run_tokenizer_gpt2(const json_case&, outcome&);
+void run_smollm2(const json_case&, outcome&);
 
 /// \brief The parts of a case of kind `smollm2` that need its tokenizer only: `tokenize`, and text and ids of `chat`.
 void compare_smollm2_text(const pesc::tokenizer&, const json_case&, outcome&);

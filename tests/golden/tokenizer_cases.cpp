@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "golden.hpp"
+#include "json_case.hpp"
 #include "pesc/text/chat_template.hpp"
 #include "pesc/text/load_tokenizer.hpp"
 
@@ -15,32 +14,7 @@ namespace golden {
 namespace {
 
 using pesc::json;
-using ids = std::vector<std::int32_t>;
-
-/// \brief Counts the cases in which a field differs; the first gives its text to the name.
-class differences {
- public:
-  explicit differences(std::string name) : name_{std::move(name)} {}
-
-  template <class T>
-  void compare(const T& actual, const T& expected, const std::string& where) {
-    if (actual == expected) return;
-    if (count_++ == 0) first_ = ", first for " + pesc::in_quotes(where);
-  }
-  void report(outcome& out) const { out.none(name_ + first_, count_); }
-
- private:
-  std::string name_, first_;
-  index_t count_ = 0;
-};
-
-ids ids_of(const json& value, std::string_view key) {
-  ids out;
-  for (const json& id : value.find(key)->items()) out.push_back(static_cast<std::int32_t>(*id.to_int()));
-  return out;
-}
-
-const std::string& text_of(const json& value, std::string_view key) { return *value.find(key)->if_string(); }
+using ids = token_ids;
 
 std::string valid(std::string_view bytes) {
   pesc::utf8_stream stream;
@@ -130,9 +104,7 @@ void run_tokenizer_sentencepiece(const json_case& c, outcome& out) {
 }
 
 void run_tokenizer_gpt2(const json_case& c, outcome& out) {
-  const char* root = std::getenv("PESC_DATA");
-  const std::string data = root != nullptr && *root != '\0' ? root : PESC_DEFAULT_DATA;
-  const std::string vocab = data + "/tokenizer/gpt2_vocab.json";
+  const std::string vocab = data_folder() + "/tokenizer/gpt2_vocab.json";
   if (!std::filesystem::exists(vocab)) return out.skip("no data file tokenizer/gpt2_vocab.json");
   const pesc::tokenizer t = pesc::load_tokenizer(vocab);
   differences encoded("ids"), decoded("decoded");

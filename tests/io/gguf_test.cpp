@@ -81,6 +81,21 @@ TEST_SUITE("io/gguf") {
     CHECK(contains(support::message_of([&] { static_cast<void>(gguf_file::open(path)); }), "cut short"));
   }
 
+  TEST_CASE("a long front is fetched as it is read") {
+    const support::temporary_folder folder;
+    std::vector<std::string> texts;
+    for (int i = 0; i < 40000; ++i) texts.push_back("token " + std::to_string(i));
+    gguf_builder b = small();
+    b.list<std::string>("many", 8, texts).u32("after", 5);
+    const std::string path = folder.write("m.gguf", pesc::as_text(b.bytes()));
+    const gguf_file file = gguf_file::open(path, {.on_demand = true});
+    const auto found = file.strings("many");
+    REQUIRE(found.size() == texts.size());
+    for (std::size_t i = 0; i < texts.size(); ++i) REQUIRE(found[i] == texts[i]);
+    CHECK(file.fields().get_int("after") == 5);
+    CHECK(pesc::to_floats(*file.find("second"), "m") == std::vector<float>{7});
+  }
+
   TEST_CASE("a tensor behind a cut after opening is an error, not silence") {
     const support::temporary_folder folder;
     const std::string path = folder.write("m.gguf", pesc::as_text(small().bytes()));

@@ -59,8 +59,7 @@ TEST_SUITE("text/gguf_tokenizer") {
     const support::temporary_folder folder;
     const std::string path =
         folder.write("m.gguf", pesc::as_text(support::gguf_builder{}.string("a", "b").bytes()));
-    CHECK(support::contains(
-        support::message_of([&] { static_cast<void>(pesc::gguf_tokenizer::load(path)); }),
-        "key \"tokenizer.ggml.model\" is missing"));
+    CHECK(support::contains(support::message_of([&] { static_cast<void>(pesc::gguf_tokenizer::load(path)); }),
+                            "key \"tokenizer.ggml.model\" is missing"));
   }
 }

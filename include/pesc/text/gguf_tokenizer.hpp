@@ -17,6 +17,12 @@ struct gguf_tokenizer {
 
   /// \throws format_error
   [[nodiscard]] static tokenizer from(const gguf_file& file) {
+    return tokenizer_from_gguf(arrays_of(file), file.name());
+  }
+
+  /// \brief What the keys of the file say, unchecked but for their types.
+  /// \throws format_error
+  [[nodiscard]] static gguf_vocabulary arrays_of(const gguf_file& file) {
     const json_fields f = file.fields();
     gguf_vocabulary out;
     out.model = f.get_string("tokenizer.ggml.model");
@@ -42,7 +48,7 @@ struct gguf_tokenizer {
     out.add_bos_token = flag("tokenizer.ggml.add_bos_token");
     out.add_space_prefix = flag("tokenizer.ggml.add_space_prefix");
     out.chat_template = f.get_string("tokenizer.chat_template", "");
-    return tokenizer_from_gguf(out, file.name());
+    return out;
   }
 };
 

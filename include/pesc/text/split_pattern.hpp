@@ -167,6 +167,13 @@ void for_each_split(split_pattern pattern, std::string_view text, Use&& use) {
   return {};
 }
 
+/// \brief The regular expression of a pattern; empty where it is made of other steps.
+[[nodiscard]] inline std::string_view expression_of(split_pattern pattern) {
+  for (const detail::known_pattern& p : detail::known_patterns)
+    if (p.pattern == pattern && !p.expression.empty()) return p.expression;
+  return {};
+}
+
 /// \brief The pattern that a regular expression of a known tokenizer describes.
 [[nodiscard]] inline std::optional<split_pattern> split_pattern_of_expression(std::string_view expression) {
   for (const auto& p : detail::known_patterns)

@@ -47,7 +47,8 @@ class gguf_reader {
   /// \throws format_error when the file ends before
   template <class T>
   [[nodiscard]] T number(const char* what) {
-    return load_unaligned<T>(have_.data() + skip(sizeof(T), what));
+    const index_t place = skip(sizeof(T), what);  // may move the bytes
+    return load_unaligned<T>(have_.data() + place);
   }
 
   /// \brief Moves behind `count` bytes and gives the offset of the first.
