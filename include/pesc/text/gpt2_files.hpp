@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -8,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "pesc/io/file.hpp"
 #include "pesc/io/json.hpp"
 #include "pesc/io/quoted.hpp"
 #include "pesc/text/detail/refusal.hpp"

@@ -6,11 +6,13 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
 
 #include "pesc/core/error.hpp"
+#include "pesc/io/element_type.hpp"
 #include "pesc/io/file.hpp"
 #include "pesc/io/file_kind.hpp"
 #include "pesc/io/json.hpp"

@@ -3,12 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "pesc/io/file.hpp"
 #include "pesc/io/json.hpp"
 #include "pesc/io/quoted.hpp"
 #include "pesc/text/detail/refusal.hpp"
