@@ -215,7 +215,7 @@ json inspect_model(const model_source& source, bool tensors, std::FILE* to) {
   const std::string tokenizer = out.read_tokenizer(files.tokenizer(), files.config().llama.vocab);
   const std::string fits = whether_tensors_fit(files);
   const bool crafted = files.config().pesc || files.lora();
-  out.judge({{"generate, evaluate", !fits.empty() ? fits : tokenizer},
+  out.judge({{"generate, chat, evaluate", !fits.empty() ? fits : tokenizer},
              {"craft", !fits.empty() ? fits
                        : crafted     ? "it is crafted already"
                                      : ""},

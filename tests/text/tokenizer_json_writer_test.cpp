@@ -17,7 +17,7 @@ pesc::gguf_vocabulary byte_level(const char* pattern) {
   v.model = "gpt2";
   v.pre = pattern;
   for (int byte = 0; byte < 256; ++byte)
-    v.tokens.push_back(pesc::to_printable(std::string(1, static_cast<char>(byte))));
+    v.tokens.push_back(pesc::byte_alphabet::write(std::string(1, static_cast<char>(byte))));
   const std::string space = v.tokens[' '];
   for (const std::string& piece :
        {std::string{"th"}, std::string{"the"}, space + "t", space + "the", std::string{"12"}})
