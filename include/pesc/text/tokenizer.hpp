@@ -50,7 +50,7 @@ class tokenizer {
  public:
   tokenizer() = default;
 
-  /// \throws format_error when some valid UTF-8 would have no ids
+  /// \throws format_error when some text would have no ids; of byte-level vocabularies, text of printable ASCII
   explicit tokenizer(tokenizer_parts parts);
 
   [[nodiscard]] const std::string& name() const { return parts_.name; }
@@ -175,9 +175,9 @@ inline tokenizer::tokenizer(tokenizer_parts parts) : parts_{std::move(parts)} {
   for (int b = 0; b < 256; ++b) {
     if (byte_ids_[static_cast<std::size_t>(b)] >= 0) continue;
     has_all_bytes_ = false;
-    // These bytes occur in no UTF-8 text.
-    const bool never = b == 0xC0 || b == 0xC1 || b > 0xF4;
-    if (missing < 0 && !(parts_.byte_level && never)) missing = b;
+    // Published byte-level vocabularies lack rare bytes, which their tokenizers leave out of a text.
+    const bool rare = (b < 0x20 && b != '\t' && b != '\n') || b >= 0x7F;
+    if (missing < 0 && !(parts_.byte_level && rare)) missing = b;
   }
   if (missing >= 0 && parts_.unk < 0)
     detail::raise<format_error>(detail::concat(parts_.name,

@@ -112,7 +112,7 @@ class tokenizer_json_writer {
   }
 
   void model() {
-    const std::string unknown = bytes_ ? std::string{} : token(from_.unknown_token_id);
+    const std::string unknown = token(from_.unknown_token_id);
     out_ += concat(
         "{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":", unknown.empty() ? "null" : quoted(unknown),
         ",\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":",
