@@ -49,7 +49,7 @@ int run(const std::string& data, const std::string& folder) {
   // The frozen projections are quantised to 4 bits while they are read.
   pesc::loaded_model<> loaded =
       pesc::load_model({data + "/stories260K.bin"}, {pesc::nf4<64, pesc::double_quant<>>::info()});
-  const pesc::tokenizer words = pesc::llama2c_tokenizer::load(data + "/tok512.bin");
+  const pesc::tokenizer words = pesc::load_tokenizer(data + "/tok512.bin");
   const runnable<dense_model> dense(loaded);
   const std::string before = tell(ctx, dense.model, words);
 

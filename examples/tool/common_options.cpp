@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tool/common_options.hpp"
 
-#include "pesc/text/llama2c_tokenizer.hpp"
+#include "pesc/text/load_tokenizer.hpp"
 
 namespace pesc::tool {
 
@@ -21,7 +21,9 @@ void add_machine_options(CLI::App& app, machine& m) {
 
 void add_tokenizer_option(CLI::App& app, std::string& file) {
   app.add_option("--tokenizer", file,
-                 "Tokenizer file, where the model does not bring one (default: tok*.bin beside the model)");
+                 "Tokenizer file, where the model does not bring one: tokenizer.json, tokenizer.model, "
+                 "vocab.json with merges.txt, "
+                 "tok*.bin (default: the one beside the model)");
 }
 
 CLI::Option* add_seed(CLI::App& app, const std::string& name, std::uint64_t& seed, const std::string& text) {
@@ -59,12 +61,7 @@ opened_tokenizer open_tokenizer(const std::string& named, const loaded_model<>& 
   if (file.empty())
     pesc::detail::raise<format_error>(
         model.name + ": there is no tokenizer beside this model. Name one: --tokenizer FILE");
-  if (!file.ends_with(".bin"))
-    pesc::detail::raise<format_error>(
-        file +
-        ": tokenizers of this kind are not read yet (expected a llama2.c tokenizer, "
-        "tok*.bin). Name one: --tokenizer FILE");
-  return {llama2c_tokenizer::load(file, model.config.llama.vocab), file};
+  return {load_tokenizer(file, model.config.llama.vocab), file};
 }
 
 }  // namespace pesc::tool

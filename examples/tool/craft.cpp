@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "pesc/quant/fp4.hpp"
-#include "pesc/quant/nf4.hpp"
-#include "pesc/quant/unquantized.hpp"
 #include "pesc/train/memory.hpp"
 #include "tool/common_options.hpp"
+#include "tool/weights.hpp"
 
 // craft: a dense model becomes a mixture of experts (or its dense twin with low-rank updates alone).
 
@@ -21,17 +19,6 @@ struct craft_options {
   bool quiet = false;
 };
 
-format_info format_of(const craft_options& o) {
-  if (o.weights == "bf16") return unquantized<bf16>::info();
-  if (o.weights == "float") return unquantized<float>::info();
-  if ((o.block & (o.block - 1)) != 0)
-    refuse_usage("--block ", o.block, ": expected a power of two from 32 to 4096");
-  const int block = static_cast<int>(o.block);
-  const scale_kind scales = o.weights == "nf4-dq" ? scale_kind::double_quant : scale_kind::plain;
-  return o.weights == "fp4" ? make_code4_info(fp4<>::levels(), block, scales, "fp4")
-                            : make_code4_info(nf4<>::levels(), block, scales, "nf4");
-}
-
 void check_sizes(const craft_options& o, const llama_config& config) {
   if (o.experts > 0 && o.top_k > o.experts)
     refuse_usage("--top-k ", o.top_k, ": there are only ", o.experts, " experts");
@@ -43,7 +30,7 @@ void check_sizes(const craft_options& o, const llama_config& config) {
 }
 
 int craft_command(const craft_options& o) {
-  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_of(o)});
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, o.block)});
   if (loaded.sparse() || loaded.lora)
     pesc::detail::raise<format_error>(
         o.model + ": this model is crafted already. Tune it: pesc tune --model " + o.model);
@@ -71,7 +58,7 @@ command add_craft(CLI::App& program) {
   auto o = std::make_shared<craft_options>();
   CLI::App& app =
       *program.add_subcommand("craft", "Turn a dense model into a mixture of experts that can be tuned");
-  app.add_option("--model", o->model, "Dense model: folder or llama2.c file")->required();
+  app.add_option("--model", o->model, "Dense model: folder, GGUF or llama2.c file")->required();
   app.add_option("--out", o->out, "Folder for the crafted model")->required();
   add_number<index_t>(app, "--experts", o->experts, 0, 65536,
                       "Experts of a layer; 0: none, low-rank updates only (QLoRA)");

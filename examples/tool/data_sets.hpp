@@ -14,10 +14,14 @@ namespace pesc::tool {
 
 /// \brief How data files are read.
 struct data_options {
-  std::string fields;  ///< "PROMPT,TARGET"; empty: fields known by name
+  std::string fields;         ///< "PROMPT,TARGET"; empty: fields known by name
+  std::string form = "auto";  ///< how prompts are written: one of `chat_form_choices`
   index_t skip_bad = 0;
   index_t pieces = 900;  ///< characters of a piece of plain text
 };
+
+/// \brief What --template may be: "auto" (as the model's chat template says, if it brings one), "none", or a known form.
+[[nodiscard]] std::vector<std::string> chat_form_choices();
 
 /// \brief Checks --fields and turns the options into the library's.
 /// \throws usage_error
@@ -30,12 +34,9 @@ struct data_set {
   std::string description;  ///< a line of numbers
 };
 
-/// \brief Turns records into tokens: start mark, text, end mark of the model.
+/// \brief Reads a file and tokenises it: start mark, text, end mark of the model; or the prompt as a question of a
+/// conversation and the target as its answer.
 /// \param length  most tokens that the model takes in
-[[nodiscard]] token_records to_tokens(const std::vector<text_record>& records, const tokenizer& text,
-                                      const llama_config& model, index_t length, token_summary& summary);
-
-/// \brief Reads a file and tokenises it.
 [[nodiscard]] data_set read_data_set(const std::string& path, const data_options& options,
                                      const tokenizer& text, const llama_config& model, index_t length);
 

@@ -3,6 +3,7 @@
 #include "tool/common_options.hpp"
 #include "tool/data_sets.hpp"
 #include "tool/json_output.hpp"
+#include "tool/weights.hpp"
 
 namespace pesc::tool {
 namespace {
@@ -12,6 +13,7 @@ struct evaluate_options {
   std::vector<std::string> data;
   data_options reading;
   index_t length = 0;
+  std::string weights = "keep";
   machine on;
   bool quiet = false;
 };
@@ -23,7 +25,7 @@ void print_line(std::FILE* to, const std::string& path, const evaluation& found)
 }
 
 int evaluate_command(const evaluate_options& o) {
-  loaded_model<> loaded = open_model(o.model, o.on, o.quiet);
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)});
   const opened_tokenizer tokens = open_tokenizer(o.tokenizer, loaded);
   const llama_config config = loaded.config.llama;
   if (o.length > config.max_positions)
@@ -53,17 +55,20 @@ command add_evaluate(CLI::App& program) {
   auto o = std::make_shared<evaluate_options>();
   CLI::App& app =
       *program.add_subcommand("evaluate", "Measure losses on data files, in nats per target token");
-  app.add_option("--model", o->model, "Model folder or llama2.c file")->required();
+  app.add_option("--model", o->model, "Model folder, GGUF or llama2.c file")->required();
   app.add_option("--data", o->data, "Data files, .jsonl or .txt")->required();
   app.add_option("--json", o->json_file, "Write the losses to this file; - is standard output");
   add_number<index_t>(app, "--length", o->length, 0, 1'000'000,
                       "Records are cut at this many tokens; 0: what the model holds");
   app.add_option("--fields", o->reading.fields,
                  "Names of the fields of a record: PROMPT,TARGET (default: known names)");
+  add_choice(app, "--template", o->reading.form, chat_form_choices(),
+             "How prompts are written; auto: as the model's chat template says, if it brings one");
   add_number<index_t>(app, "--skip-bad", o->reading.skip_bad, 0, 1'000'000'000,
                       "Go on after this many bad lines");
   add_number<index_t>(app, "--piece", o->reading.pieces, 1, 1'000'000, "Characters of a piece of plain text");
   add_tokenizer_option(app, o->tokenizer);
+  add_weights_option(app, o->weights);
   add_machine_options(app, o->on);
   add_quiet_option(app, o->quiet);
   app.footer(

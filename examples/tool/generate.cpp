@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tool/common_options.hpp"
+#include "tool/weights.hpp"
 #include "tool/writing.hpp"
 
 namespace pesc::tool {
@@ -7,6 +8,7 @@ namespace {
 
 struct generate_options {
   std::string model, prompt, tokenizer;
+  std::string weights = "keep";
   machine on;
   sampling_options sampling{.seed = 1};
   index_t max_tokens = 64;
@@ -14,7 +16,7 @@ struct generate_options {
 };
 
 int generate_command(const generate_options& o) {
-  loaded_model<> loaded = open_model(o.model, o.on, o.quiet);
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)});
   const opened_tokenizer tokens = open_tokenizer(o.tokenizer, loaded);
   const auto model = make_session(o.on, std::move(loaded), 0);
   std::fputs(o.prompt.c_str(), stdout);
@@ -35,7 +37,7 @@ int generate_command(const generate_options& o) {
 command add_generate(CLI::App& program) {
   auto o = std::make_shared<generate_options>();
   CLI::App& app = *program.add_subcommand("generate", "Let a model continue a text");
-  app.add_option("--model", o->model, "Model folder or llama2.c file")->required();
+  app.add_option("--model", o->model, "Model folder, GGUF or llama2.c file")->required();
   app.add_option("--prompt", o->prompt, "Text to go on from; empty: a new text");
   add_number<index_t>(app, "--max-tokens", o->max_tokens, 1, 1'000'000, "Most tokens to write");
   add_number(app, "--temperature", o->sampling.temperature, 0.0, 100.0,
@@ -46,6 +48,7 @@ command add_generate(CLI::App& program) {
              "Draw from the likeliest tokens that have this probability");
   add_seed_option(app, o->sampling.seed);
   add_tokenizer_option(app, o->tokenizer);
+  add_weights_option(app, o->weights);
   add_machine_options(app, o->on);
   add_quiet_option(app, o->quiet);
   app.footer(

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pesc/io/safetensors.hpp"
-#include "pesc/text/llama2c_tokenizer.hpp"
-#include "pesc/train/memory.hpp"
+#include "pesc/text/load_tokenizer.hpp"
 #include "tool/common_options.hpp"
 #include "tool/data_sets.hpp"
+#include "tool/inspect_model.hpp"
 #include "tool/json_output.hpp"
 
 // inspect: tells what a file or folder holds, after the same checks that a load makes.
@@ -13,14 +13,8 @@ namespace {
 
 struct inspect_options {
   std::string path, json_file;
-  bool map = false;
+  bool map = false, tensors = false;
 };
-
-json shape_json(const std::vector<index_t>& shape) {
-  json out = json::array();
-  for (const index_t n : shape) out.push_back(n);
-  return out;
-}
 
 json inspect_safetensors(const std::string& path, bool map, std::FILE* to) {
   const safetensors_file file = safetensors_file::open(path, {map});
@@ -37,7 +31,7 @@ json inspect_safetensors(const std::string& path, bool map, std::FILE* to) {
 }
 
 json inspect_tokenizer(const std::string& path, std::FILE* to) {
-  const tokenizer t = llama2c_tokenizer::load(path);
+  const tokenizer t = load_tokenizer(path);
   std::fprintf(to, "%s: tokenizer of %d pieces, start %d, end %d\n", path.c_str(), t.size(), t.bos(),
                t.eos());
   json out = json::object();
@@ -56,48 +50,6 @@ json inspect_data(const std::string& path, std::FILE* to) {
   return std::move(out.set("kind", "data").set("records", found.records).set("lines", found.lines));
 }
 
-void print_model(const loaded_model<>& m, std::FILE* to) {
-  const llama_config& c = m.config.llama;
-  std::fprintf(to, "%s: %s model\n", m.name.c_str(), m.sparse() ? "sparse (PESC)" : "dense");
-  std::fprintf(to,
-               "  vocabulary %lld, hidden %lld, feed-forward %lld, layers %lld, heads %lld (%lld key-value) "
-               "of %lld, positions %lld\n",
-               static_cast<long long>(c.vocab), static_cast<long long>(c.hidden),
-               static_cast<long long>(c.intermediate), static_cast<long long>(c.layers),
-               static_cast<long long>(c.heads), static_cast<long long>(c.kv_heads),
-               static_cast<long long>(c.head_dim), static_cast<long long>(c.max_positions));
-  const format_info& f = m.weights.format;
-  std::fprintf(
-      to, "  frozen weights %s%s, %s in memory\n", f.name,
-      f.element != element_kind::code4
-          ? ""
-          : pesc::detail::concat(" in blocks of ", f.block,
-                                 f.scales == scale_kind::double_quant ? ", scales quantised again" : "")
-                .c_str(),
-      bytes_text(m.weights.bytes()).c_str());
-  if (m.config.pesc)
-    std::fprintf(to, "  experts %lld, top-%lld, adapter rank %lld, adapter scale %g\n",
-                 static_cast<long long>(m.config.pesc->experts), static_cast<long long>(m.config.pesc->top_k),
-                 static_cast<long long>(m.config.pesc->adapter_dim), m.config.pesc->moe_scaling);
-  if (m.lora)
-    std::fprintf(to, "  low-rank updates of rank %lld, alpha %g\n", static_cast<long long>(m.lora->rank),
-                 m.lora->alpha);
-  std::fprintf(to, "  tokenizer %s\n  training steps %lld\n",
-               m.tokenizer.empty() ? "none" : m.tokenizer.c_str(), static_cast<long long>(m.step));
-}
-
-json inspect_model(const std::string& path, bool map, std::FILE* to) {
-  machine on;
-  on.map = map;
-  const loaded_model<> m = open_model(path, on, false);
-  print_model(m, to);
-  json out = json::object();
-  return std::move(out.set("kind", "model")
-                       .set("sparse", m.sparse())
-                       .set("step", m.step)
-                       .set("config", to_json(m.config)));
-}
-
 int inspect_command(const inspect_options& o) {
   const bool folder = pesc::detail::is_folder(o.path);
   const std::string name = o.path.substr(o.path.rfind('/') + 1);
@@ -107,10 +59,10 @@ int inspect_command(const inspect_options& o) {
     found = inspect_safetensors(o.path, o.map, to);
   else if (!folder && (name.ends_with(".jsonl") || name.ends_with(".txt")))
     found = inspect_data(o.path, to);
-  else if (!folder && name.starts_with("tok"))
+  else if (!folder && (name.starts_with("tok") || name.ends_with("vocab.json")))
     found = inspect_tokenizer(o.path, to);
   else
-    found = inspect_model(o.path, o.map, to);
+    found = inspect_model({.path = o.path, .map = o.map}, o.tensors, to);
   write_json_output(o.json_file, found);
   return done;
 }
@@ -119,10 +71,12 @@ int inspect_command(const inspect_options& o) {
 
 command add_inspect(CLI::App& program) {
   auto o = std::make_shared<inspect_options>();
-  CLI::App& app = *program.add_subcommand(
-      "inspect", "Check a model, tokenizer, data or safetensors file and tell what it holds");
+  CLI::App& app = *program.add_subcommand("inspect",
+                                          "Check a model, tokenizer, data or safetensors file and tell what "
+                                          "it holds and what can be done with it");
   app.add_option("path", o->path, "File or folder")->required();
   app.add_option("--json", o->json_file, "Write what was found to this file; - is standard output");
+  app.add_flag("--tensors", o->tensors, "List every tensor of a model");
   app.add_flag("--mmap", o->map, "Map model files instead of reading them");
   app.footer("Example: pesc inspect runs/first");
   return [o] { return inspect_command(*o); };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "pesc/model/generate.hpp"
@@ -37,6 +38,13 @@ class model_session final : public session {
     const index_t length = static_cast<index_t>(prompt.size()) + max_tokens;
     decoder<model_type> sequence(*ctx_, *placed_, std::min(length, loaded_.config.llama.max_positions));
     return pesc::generate(sequence, prompt, max_tokens, options, stop, emit);
+  }
+
+  index_t converse(std::span<const std::int32_t> ids, index_t places, index_t max_tokens,
+                   const sampling_options& options, std::span<const std::int32_t> stop,
+                   function_ref<bool(std::int32_t)> emit) override {
+    if (!conversation_) conversation_.emplace(*ctx_, *placed_, places);
+    return pesc::generate(*conversation_, conversation_->resume(ids), max_tokens, options, stop, emit);
   }
 
   [[nodiscard]] memory_estimate estimate(const tuning_plan& plan) override {
@@ -131,6 +139,7 @@ class model_session final : public session {
   std::unique_ptr<X> ctx_;
   loaded_model<> loaded_;
   placed_model<Layer> placed_;
+  std::optional<decoder<model_type>> conversation_;
 };
 
 template <class Layer>

@@ -87,6 +87,8 @@ json to_json(const run_options& o) {
 run_options parse_run_options(const json_fields& f) {
   run_options out;
   visit_run_options(out, every_option{[&](const std::string& name, auto& value) {
+                      // A run from before an option keeps what the program did then, its default.
+                      if (!f.has(name)) return;
                       using type = std::remove_reference_t<decltype(value)>;
                       if constexpr (std::is_same_v<type, bool>)
                         value = f.get_bool(name);
@@ -95,7 +97,7 @@ run_options parse_run_options(const json_fields& f) {
                       else if constexpr (std::is_same_v<type, double>)
                         value = f.get_double(name);
                       else if constexpr (std::is_same_v<type, std::uint64_t>)
-                        value = f.find(name) != nullptr ? f.find(name)->to_uint().value_or(0) : 0;
+                        value = f.find(name)->to_uint().value_or(0);
                       else
                         value = f.get_int(name);
                     }});

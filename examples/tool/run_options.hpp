@@ -72,6 +72,8 @@ void visit_run_options(Options& o, Visitor&& visit) {
   visit.choice("device", o.device, words{"cpu", "cuda"}, "Where the model computes");
   visit.text("fields", o.reading.fields,
              "Names of the fields of a record: PROMPT,TARGET (default: known names)");
+  visit.choice("template", o.reading.form, chat_form_choices(),
+               "How prompts are written; auto: as the model's chat template says, if it brings one");
   visit.number("skip-bad", o.reading.skip_bad, index_t{0}, index_t{1'000'000'000},
                "Go on after this many bad lines");
   visit.number("piece", o.reading.pieces, index_t{1}, index_t{1'000'000},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tool/session.hpp"
 
+#include "tool/load_progress.hpp"
 #include "tool/program.hpp"
 
 namespace pesc::tool {
@@ -19,7 +20,10 @@ cpu::isa instruction_set(const machine& m) {
 loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
                           const weight_options& format) {
   try {
-    loaded_model<> out = load_model<>({.path = path, .adapter = {}, .map = m.map}, format);
+    load_progress progress(path, quiet);
+    weight_options options = format;
+    options.on_layer = [&](index_t done, index_t all) { progress.update(done, all); };
+    loaded_model<> out = load_model<>({.path = path, .adapter = {}, .map = m.map}, options);
     warn(out.warnings, quiet);
     return out;
   } catch (const numeric_error& e) {
@@ -30,6 +34,9 @@ loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
 
 std::unique_ptr<session> make_session(const machine& m, loaded_model<> model, std::uint64_t seed) {
   if (m.device == "cuda") {
+    if (model.weights.format.is_read_only())
+      refuse_usage("--device cuda: weights kept as ", model.weights.format.name,
+                   " are for the CPU. Choose another form: --weights nf4-dq, bf16 or float");
 #if defined(PESC_TOOL_CUDA)
     return make_cuda(m, std::move(model), seed);
 #else

@@ -35,6 +35,12 @@ class session {
                            const sampling_options& options, std::span<const std::int32_t> stop,
                            function_ref<bool(std::int32_t)> emit) = 0;
 
+  /// \brief Continues a conversation, all of it in `ids`; what the last call held already is not computed again.
+  /// \param places  most tokens that the conversation may grow to; the same in every call
+  virtual index_t converse(std::span<const std::int32_t> ids, index_t places, index_t max_tokens,
+                           const sampling_options& options, std::span<const std::int32_t> stop,
+                           function_ref<bool(std::int32_t)> emit) = 0;
+
   /// \brief What tuning with these options would allocate.
   [[nodiscard]] virtual memory_estimate estimate(const tuning_plan& plan) = 0;
 

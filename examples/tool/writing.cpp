@@ -6,12 +6,14 @@
 namespace pesc::tool {
 namespace {
 
-/// \brief Ids of a prompt; a model without a start mark needs at least one token of text.
+/// \brief Ids of a prompt. A model starts with its mark where the tokenizer has that rule, or where there is no text;
+/// without a mark it needs text.
 std::vector<std::int32_t> prompt_ids(const loaded_model<>& model, const tokenizer& tokens,
                                      const std::string& prompt) {
   std::vector<std::int32_t> ids;
-  if (model.config.llama.bos >= 0) ids.push_back(model.config.llama.bos);
   const std::vector<std::int32_t> text = tokens.encode(prompt, {.bos = false});
+  if (model.config.llama.bos >= 0 && (tokens.add_bos() || text.empty()))
+    ids.push_back(model.config.llama.bos);
   ids.insert(ids.end(), text.begin(), text.end());
   const index_t most = model.config.llama.max_positions;
   if (ids.empty())

@@ -38,6 +38,17 @@ constexpr entry cpu_runners[] = {
     {"cross_entropy", run_cross_entropy},
 };
 
+struct json_entry {
+  std::string_view kind;
+  json_runner run;
+};
+
+constexpr json_entry json_runners[] = {
+    {"tokenizer_sentencepiece", run_tokenizer_sentencepiece},
+    {"tokenizer_gpt2", run_tokenizer_gpt2},
+    {"smollm2", run_smollm2},
+};
+
 #if defined(PESC_GOLDEN_CUDA)
 constexpr entry cuda_runners[] = {
     {"quant4", cuda::run_quant4},
@@ -66,8 +77,10 @@ std::span<const entry> runners_of(device where) {
 }
 
 constexpr std::string_view without_runner[] = {
-    "router_deepseek_v3",      "bnb_adamw", "lora_model", "bnb_checkpoint", "tokenizer", "tokenizer_gpt2",
-    "tokenizer_sentencepiece", "smollm2",
+    "router_deepseek_v3",
+    "bnb_adamw",
+    "lora_model",
+    "bnb_checkpoint",
 };
 
 [[noreturn]] void refuse(const golden_case& c, std::string_view key, const std::string& what) {
@@ -78,6 +91,12 @@ constexpr std::string_view without_runner[] = {
 
 runner find_runner(std::string_view kind, device where) {
   for (const entry& e : runners_of(where))
+    if (e.kind == kind) return e.run;
+  return nullptr;
+}
+
+json_runner find_json_runner(std::string_view kind) {
+  for (const json_entry& e : json_runners)
     if (e.kind == kind) return e.run;
   return nullptr;
 }

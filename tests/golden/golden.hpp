@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "pesc/core/buffer.hpp"
+#include "pesc/io/json.hpp"
 #include "pesc/io/safetensors.hpp"
 #include "pesc/moe/shape.hpp"
+#include "pesc/text/tokenizer.hpp"
 
 /// Reference results of other programs, one case a file, compared with what the library computes.
 namespace golden {
@@ -54,6 +56,12 @@ class golden_case {
 
  private:
   pesc::safetensors_file file_;
+};
+
+/// \brief One case in JSON: an object with `kind` and the expected results.
+struct json_case {
+  std::string folder;
+  pesc::json value;
 };
 
 /// \brief What the comparisons of one case found; keeps the worst, measured by its tolerance.
@@ -117,8 +125,15 @@ class outcome {
     add(name, differing, 0);
   }
 
+  /// \brief An error measured by the caller.
+  void within(const std::string& name, double error, double tolerance) { add(name, error, tolerance); }
+
   /// \brief A number of deviations that must be zero.
   void none(const std::string& name, index_t deviations) { add(name, static_cast<double>(deviations), 0); }
+
+  /// \brief Says why a case cannot run here; it then counts neither as passed nor as failed.
+  void skip(const std::string& reason) { skipped_ = reason; }
+  [[nodiscard]] const std::string& skipped() const { return skipped_; }
 
   [[nodiscard]] bool passed() const { return comparisons_ > 0 && failures_.empty(); }
   [[nodiscard]] std::string summary() const;
@@ -148,16 +163,21 @@ class outcome {
   double worst_tolerance_ = 0;
   double worst_ratio_ = -1;
   std::vector<std::string> failures_;
+  std::string skipped_;
 };
 
 /// \brief Runs the library on a case and compares; may throw.
 using runner = void (*)(const golden_case&, outcome&);
+using json_runner = void (*)(const json_case&, outcome&);
 
 /// \brief Where the library computes.
 enum class device { cpu, cuda };
 
 /// \brief The runner of a kind on a device, null where there is none.
 [[nodiscard]] runner find_runner(std::string_view kind, device where);
+
+/// \brief The runner of a kind of JSON cases, which need no backend; null where there is none.
+[[nodiscard]] json_runner find_json_runner(std::string_view kind);
 
 /// \brief Whether this program was built with the backend of a device.
 [[nodiscard]] bool is_built(device where);
@@ -208,6 +228,12 @@ void run_adamw(const golden_case&, outcome&);
 void run_clip_grad_norm(const golden_case&, outcome&);
 void run_lr_schedule(const golden_case&, outcome&);
 void run_cross_entropy(const golden_case&, outcome&);
+void run_tokenizer_sentencepiece(const json_case&, outcome&);
+void run_tokenizer_gpt2(const json_case&, outcome&);
+void run_smollm2(const json_case&, outcome&);
+
+/// \brief The parts of a case of kind `smollm2` that need its tokenizer only: `tokenize`, and text and ids of `chat`.
+void compare_smollm2_text(const pesc::tokenizer&, const json_case&, outcome&);
 
 // The same on the CUDA backend, of kinds that have one.
 namespace cuda {

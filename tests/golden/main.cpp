@@ -40,11 +40,11 @@ class session {
     try {
       if (extension == ".safetensors") {
         const golden::golden_case loaded(pesc::safetensors_file::open(c.file.string()));
-        if (loaded.has_text("kind")) run(c, loaded.text("kind"), &loaded);
+        if (loaded.has_text("kind")) run(c, loaded.text("kind"), loaded);
       } else if (extension == ".json") {
-        const pesc::json value = pesc::read_json(c.file.string());
-        const pesc::json* kind = value.find("kind");
-        if (kind != nullptr && kind->if_string() != nullptr) run(c, *kind->if_string(), nullptr);
+        const golden::json_case loaded{c.file.parent_path().string(), pesc::read_json(c.file.string())};
+        const pesc::json* kind = loaded.value.find("kind");
+        if (kind != nullptr && kind->if_string() != nullptr) run(c, *kind->if_string(), loaded);
       }
     } catch (const std::exception& e) {
       fail("unreadable", c, e.what());
@@ -59,28 +59,49 @@ class session {
   /// \returns the exit status
   [[nodiscard]] int finish() const {
     std::printf("%d passed, %d failed, %d not implemented", passed_, failed_, not_implemented_);
+    if (skipped_ > 0) std::printf(", %d skipped", skipped_);
     if (device_ != golden::device::cpu) std::printf(", %d not run on this device", not_run_);
     std::puts("");
     return failed_ == 0 ? 0 : 1;
   }
 
  private:
-  void run(const candidate& c, const std::string& kind, const golden::golden_case* loaded) {
-    if (loaded == nullptr || golden::find_runner(kind, golden::device::cpu) == nullptr) {
-      if (!golden::is_known_without_runner(kind)) return fail(kind, c, "no such kind");
-      ++not_implemented_;
-      return print("not implemented", kind, c, "");
-    }
+  void run(const candidate& c, const std::string& kind, const golden::golden_case& loaded) {
+    if (golden::find_runner(kind, golden::device::cpu) == nullptr) return lack(c, kind);
     const golden::runner f = golden::find_runner(kind, device_);
-    if (f == nullptr) {
-      ++not_run_;
-      return print("not run on this device", kind, c, "");
-    }
+    if (f == nullptr) return leave(c, kind);
+    finish_case(c, kind, [&](golden::outcome& result) { f(loaded, result); });
+  }
+
+  void run(const candidate& c, const std::string& kind, const golden::json_case& loaded) {
+    const golden::json_runner f = golden::find_json_runner(kind);
+    if (f == nullptr) return lack(c, kind);
+    if (device_ != golden::device::cpu) return leave(c, kind);
+    finish_case(c, kind, [&](golden::outcome& result) { f(loaded, result); });
+  }
+
+  void lack(const candidate& c, const std::string& kind) {
+    if (!golden::is_known_without_runner(kind)) return fail(kind, c, "no such kind");
+    ++not_implemented_;
+    print("not implemented", kind, c, "");
+  }
+
+  void leave(const candidate& c, const std::string& kind) {
+    ++not_run_;
+    print("not run on this device", kind, c, "");
+  }
+
+  template <class Run>
+  void finish_case(const candidate& c, const std::string& kind, Run&& compare) {
     golden::outcome result;
     try {
-      f(*loaded, result);
+      compare(result);
     } catch (const std::exception& e) {
       return fail(kind, c, e.what());
+    }
+    if (!result.skipped().empty()) {
+      ++skipped_;
+      return print("skipped", kind, c, result.skipped());
     }
     if (!result.passed()) {
       fail(kind, c, result.summary());
@@ -106,6 +127,7 @@ class session {
   int failed_ = 0;
   int not_implemented_ = 0;
   int not_run_ = 0;
+  int skipped_ = 0;
 };
 
 /// \brief All files below a path, sorted.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pesc/io/llama2c.hpp"
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -38,6 +37,11 @@ const std::vector<std::int32_t> untied{4, 6, 2, 2, 1, -5, 3};
 constexpr std::size_t tied_floats =
     5 * 4 + 2 * 4 + 2 * 16 + 2 * 2 * (2 * 4) + 2 * 16 + 2 * 4 + 3 * 2 * 6 * 4 + 4 + 2 * 3 * 1;
 
+/// The numbers of a whole part.
+std::vector<float> values(const llama2c_file& file, const pesc::llama2c_part& part) {
+  return pesc::to_floats(file.tensor("t", part, 0, 1, {part.count}), "m.bin");
+}
+
 std::string refusal(const std::vector<std::byte>& bytes) {
   return message_of([&] { static_cast<void>(llama2c_file::from_bytes("m.bin", bytes)); });
 }
@@ -54,7 +58,7 @@ TEST_SUITE("io/llama2c") {
     CHECK(file.header.head_dim() == 2);
     CHECK(file.header.kv_width() == 2);
     struct row {
-      std::span<const float> array;
+      const pesc::llama2c_part& part;
       std::size_t size;
     };
     const row rows[] = {{file.embedding, 20}, {file.attention_norm, 8}, {file.query, 32},
@@ -63,20 +67,29 @@ TEST_SUITE("io/llama2c") {
                         {file.up, 48},        {file.final_norm, 4}};
     float first = 0;
     for (const row& r : rows) {
-      REQUIRE(r.array.size() == r.size);
-      CHECK(r.array.front() == first);
-      CHECK(r.array.back() == first + static_cast<float>(r.size) - 1);
+      const std::vector<float> array = values(file, r.part);
+      REQUIRE(array.size() == r.size);
+      CHECK(array.front() == first);
+      CHECK(array.back() == first + static_cast<float>(r.size) - 1);
       first += static_cast<float>(r.size);
     }
-    CHECK(file.head.data() == file.embedding.data());
+    CHECK(file.head.first == file.embedding.first);
+  }
+
+  TEST_CASE("a layer of a run is a tensor of its own") {
+    const auto file = llama2c_file::from_bytes("m.bin", numbered(tied, tied_floats));
+    const pesc::tensor_info second = file.tensor("k", file.key, 1, 2, {2, 4});
+    CHECK(second.count() == 8);
+    CHECK(pesc::to_floats(second, "m.bin").front() == 28 + 32 + 8);
   }
 
   TEST_CASE("a negative vocabulary size means an output matrix of its own, behind the rotary tables") {
     const auto file = llama2c_file::from_bytes("m.bin", numbered(untied, tied_floats + 20));
     CHECK_FALSE(file.header.tied);
     CHECK(file.header.vocab == 5);
-    REQUIRE(file.head.size() == 20);
-    CHECK(file.head.front() == static_cast<float>(tied_floats));
+    const std::vector<float> head = values(file, file.head);
+    REQUIRE(head.size() == 20);
+    CHECK(head.front() == static_cast<float>(tied_floats));
   }
 
   TEST_CASE("opened, moved and from bytes are the same") {
@@ -85,8 +98,8 @@ TEST_SUITE("io/llama2c") {
     const std::string path = folder.write("m.bin", pesc::as_text(bytes));
     const auto file = [](llama2c_file f) { return f; }(llama2c_file::open(path));
     const auto other = llama2c_file::from_bytes("m.bin", bytes);
-    CHECK(std::equal(file.up.begin(), file.up.end(), other.up.begin(), other.up.end()));
-    CHECK(std::equal(file.head.begin(), file.head.end(), other.head.begin(), other.head.end()));
+    CHECK(values(file, file.up) == values(other, other.up));
+    CHECK(values(file, file.head) == values(other, other.head));
   }
 
   TEST_CASE("headers that cannot be are refused with the number") {
@@ -144,7 +157,7 @@ TEST_SUITE("io/llama2c") {
     CHECK(file.header.vocab == 512);
     CHECK(file.header.max_positions == 512);
     CHECK(file.header.tied);
-    CHECK(file.key.size() == 5 * 32 * 64);
-    for (const float gain : file.final_norm) CHECK((gain > 0.1f && gain < 100.0f));
+    CHECK(file.key.count == 5 * 32 * 64);
+    for (const float gain : values(file, file.final_norm)) CHECK((gain > 0.1f && gain < 100.0f));
   }
 }

@@ -231,6 +231,41 @@ TEST_SUITE("model/checkpoint") {
     CHECK(seen == std::set<int>{1, 2});
   }
 
+  TEST_CASE("200 kills at any moment of a save leave the newest acknowledged state or the next") {
+    const support::temporary_folder t;
+    const std::string folder = t.path("run");
+    save(folder, 1);
+    int newest = 1;
+    for (int kill = 0; kill < 200; ++kill) {
+      int told[2];
+      REQUIRE(::pipe(told) == 0);
+      const pid_t child = ::fork();
+      if (child == 0) {
+        for (int number = newest + 1;; ++number) {
+          save(folder, number, {.keep = number % 3 == 0}, 2000, number % 2 == 0);
+          if (::write(told[1], &number, sizeof number) != sizeof number) ::_exit(1);
+        }
+      }
+      ::close(told[1]);
+      // From the first step of a save to some saves later.
+      ::usleep(static_cast<useconds_t>(100 + (kill * 7919) % 12000));
+      ::kill(child, SIGKILL);
+      int status = 0;
+      REQUIRE(::waitpid(child, &status, 0) == child);
+      REQUIRE(WIFSIGNALED(status));
+      int acknowledged = newest;
+      while (::read(told[0], &acknowledged, sizeof acknowledged) == sizeof acknowledged) {
+      }
+      ::close(told[0]);
+      newest = number_in(folder);
+      REQUIRE(newest >= acknowledged);
+      REQUIRE(newest <= acknowledged + 1);
+    }
+    CHECK(newest > 20);
+    save(folder, newest + 1);
+    for (const std::string& name : pesc::detail::names_in(folder)) CHECK_FALSE(name.ends_with(".new"));
+  }
+
   TEST_CASE("a first save that is killed half way is incomplete or whole, never in between") {
     int steps = 1'000'000;
     for (int at = 0; at < steps; ++at) {

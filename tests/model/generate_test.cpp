@@ -54,6 +54,21 @@ TEST_SUITE("model/generate") {
     }
   }
 
+  TEST_CASE("a resumed sequence gives the logits of a fresh one, whatever it held before") {
+    fixture f;
+    pesc::decoder<model_type> sequence(f.ctx, f.model, 16);
+    const std::vector<std::int32_t> texts[] = {{1, 5, 9}, {1, 5, 9, 2, 7}, {1, 5, 9, 2, 7}, {1, 5, 3, 4},
+                                               {2},       {2, 1, 5, 9}};
+    for (const auto& text : texts) {
+      pesc::decoder<model_type> fresh(f.ctx, f.model, 16);
+      const auto expected = fresh.push(text), found = sequence.resume(text);
+      REQUIRE(sequence.size() == static_cast<index_t>(text.size()));
+      for (index_t i = 0; i < expected.size; ++i)
+        REQUIRE(found[i] == doctest::Approx(expected[i]).epsilon(1e-5));
+    }
+    CHECK_THROWS_AS(sequence.resume({}), pesc::shape_error);
+  }
+
   TEST_CASE("a stop id ends the text and is not emitted") {
     fixture f;
     const auto all = f.run(12, {.temperature = 1.0, .seed = 2});

@@ -168,6 +168,21 @@ TEST_SUITE("model/save_weights") {
     }
   }
 
+  TEST_CASE("files that belong to a tokenizer go along with it") {
+    const support::temporary_folder t;
+    const auto base = load_tiny(t, {});
+    support::decoder<support::sparse_layer> crafted(base.weights, crafted_shape(base), {});
+    std::filesystem::create_directory(t.path("from"));
+    for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json", "other.txt"})
+      t.write(std::string("from/") + name, name);
+    pesc::save_model(t.path("a"), crafted.model,
+                     {.llama = base.config.llama, .tokenizer = t.path("from/vocab.json")});
+    for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"})
+      CHECK(bytes_of(t.path("a/") + name) == name);
+    CHECK_FALSE(std::filesystem::exists(t.path("a/other.txt")));
+    CHECK(pesc::load_model({.path = t.path("a")}).tokenizer == t.path("a/vocab.json"));
+  }
+
   TEST_CASE("a tokenizer that is not there ends the save and leaves no folder of it") {
     const support::temporary_folder t;
     const auto base = load_tiny(t, {});

@@ -17,8 +17,8 @@ TEST_SUITE("model/tensor_set") {
       pesc::safetensors_writer out;
       out.add("a", {2, 1}, std::span{values});
       const auto file = pesc::safetensors_file::from_bytes("m", out.to_bytes());
-      set.add(file.get("a"), "layer.a");
-      set.add(file.get("a"), "other");
+      set.add(file.get("a"), "layer.a", "m");
+      set.add(file.get("a"), "other", "m");
     }
     pesc::tensor_set moved = std::move(set);
     CHECK(moved.size() == 2);
@@ -40,8 +40,8 @@ TEST_SUITE("model/tensor_set") {
     pesc::tensor_info second{
         "x", pesc::element_type::f32, "F32", {1}, 0, 4, std::as_bytes(std::span{values}.last(1))};
     pesc::tensor_set set;
-    set.add(first, "x");
-    set.add(second, "x");
+    set.add(first, "x", "m");
+    set.add(second, "x", "m");
     CHECK(pesc::to_floats(*set.find("x"), "m") == std::vector{1.0f});
   }
 }

@@ -60,7 +60,7 @@ pesc::tensor_set set_of(const layers& from, const std::string& without = "") {
     const auto file = file_of(from, kind);
     for (const auto& tensor : file.tensors())
       if (without.empty() || tensor.name.find(without) == tensor.name.npos)
-        out.add(tensor, pesc::name_without_peft(tensor.name));
+        out.add(tensor, pesc::name_without_peft(tensor.name), "m");
   }
   return out;
 }

@@ -16,6 +16,7 @@ set(tested_elsewhere
   model/llama_shape.hpp=model/llama_test.cpp
   model/weights.hpp=model/llama_test.cpp
   moe/routing_types.hpp=moe/route_test.cpp
+  text/tokenizer_parts.hpp=text/tokenizer_test.cpp
   train/evaluate.hpp=train/trainer_test.cpp
   train/line_reader.hpp=train/records_test.cpp
   train/record_fields.hpp=train/records_test.cpp

@@ -11,6 +11,9 @@
 #include "pesc/cpu/quantized_matmul.hpp"
 #include "pesc/quant/fp4.hpp"
 #include "pesc/quant/nf4.hpp"
+#include "pesc/quant/q4_0.hpp"
+#include "pesc/quant/q4_1.hpp"
+#include "pesc/quant/q8_0.hpp"
 #include "pesc/quant/quantize.hpp"
 #include "pesc/quant/unquantized.hpp"
 #include "support/random.hpp"
@@ -119,27 +122,47 @@ struct frozen_case {
 
   frozen_case(const pesc::format_info& info, index_t rows, index_t cols) {
     const std::vector<float> weights = normal_floats(rows * cols, 5);
-    stored =
-        pesc::quantize<pesc::any_format>(info, pesc::matrix_view<const float>(weights.data(), rows, cols));
+    stored = info.is_read_only() ? arbitrary(info, rows, cols)
+                                 : pesc::quantize<pesc::any_format>(
+                                       info, pesc::matrix_view<const float>(weights.data(), rows, cols));
     packed = pesc::pack(stored);
     values.resize(weights.size());
     pesc::dequantize(stored.view(), pesc::matrix_view<float>(values.data(), rows, cols));
   }
+
+ private:
+  /// \brief Any codes, scales and minima: for formats that come from files.
+  static pesc::quantized_matrix<pesc::any_format, pesc::row_blocks> arbitrary(const pesc::format_info& info,
+                                                                              index_t rows, index_t cols) {
+    pesc::quantized_matrix<pesc::any_format, pesc::row_blocks> out(info, rows, cols);
+    const std::vector<float> noise = normal_floats(out.codes().size, 6);
+    for (index_t i = 0; i < out.codes().size; ++i)
+      out.codes()[i] = static_cast<std::uint8_t>(static_cast<int>(noise[static_cast<std::size_t>(i)] * 1000));
+    const std::vector<float> scales = normal_floats(2 * out.absmax().size, 7);
+    for (index_t b = 0; b < out.absmax().size; ++b)
+      out.absmax()[b] = (b % 3 == 0 ? -1.0f : 1.0f) + 0.1f * scales[static_cast<std::size_t>(2 * b)];
+    for (index_t b = 0; b < out.minimum().size; ++b)
+      out.minimum()[b] = scales[static_cast<std::size_t>(2 * b + 1)];
+    return out;
+  }
 };
 
-inline std::vector<pesc::format_info> frozen_formats() {
+/// \brief Every kind of format that can hold rows of `cols`.
+inline std::vector<pesc::format_info> frozen_formats(index_t cols) {
   using pesc::double_quant;
-  return {pesc::nf4<64>::info(),
-          pesc::nf4<64, double_quant<>>::info(),
-          pesc::nf4<32>::info(),
-          pesc::nf4<32, double_quant<>>::info(),
-          pesc::nf4<128, double_quant<>>::info(),
-          pesc::nf4<4096>::info(),
-          pesc::fp4<64>::info(),
-          pesc::fp4<128, double_quant<>>::info(),
-          pesc::unquantized<float>::info(),
-          pesc::unquantized<pesc::bf16>::info(),
-          pesc::unquantized<pesc::f16>::info()};
+  std::vector<pesc::format_info> out{pesc::nf4<64>::info(),
+                                     pesc::nf4<64, double_quant<>>::info(),
+                                     pesc::nf4<32>::info(),
+                                     pesc::nf4<32, double_quant<>>::info(),
+                                     pesc::nf4<128, double_quant<>>::info(),
+                                     pesc::nf4<4096>::info(),
+                                     pesc::fp4<64>::info(),
+                                     pesc::fp4<128, double_quant<>>::info(),
+                                     pesc::unquantized<float>::info(),
+                                     pesc::unquantized<pesc::bf16>::info(),
+                                     pesc::unquantized<pesc::f16>::info()};
+  if (cols % 32 == 0) out.insert(out.end(), {pesc::q4_0::info(), pesc::q4_1::info(), pesc::q8_0::info()});
+  return out;
 }
 
 inline std::string describe(const pesc::format_info& info) {

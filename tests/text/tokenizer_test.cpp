@@ -176,6 +176,38 @@ TEST_SUITE("text/tokenizer") {
     CHECK(t.decode_piece(1).empty());
   }
 
+  TEST_CASE("marks can be others, and a start is put where the rules say so") {
+    tokenizer t = make({{"a", 0}});
+    CHECK(t.add_bos());
+    CHECK(t.kind(0) == piece_kind::unknown);
+    t.set_marks(2, -1);
+    CHECK(t.encode("", {true, true}) == ids{2});
+    t.set_marks(-1, 1);
+    CHECK_FALSE(t.add_bos());
+    CHECK(t.encode("", {true, true}) == ids{1});
+    CHECK(support::contains(support::message_of<pesc::shape_error>([&] { t.set_marks(0, 260); }),
+                            "marks 0 and 260 are outside the vocabulary of 260 pieces"));
+    std::vector<float> scores;
+    auto p = parts({{"a", 0}}, true, scores);
+    p.add_bos = false;
+    CHECK(tokenizer{p}.encode("a", {true, false, false}) == ids{259});
+    CHECK(tokenizer{p}.find_mark("<s>") == 1);
+    t.set_chat_template("x");
+    CHECK(t.chat_template() == "x");
+  }
+
+  TEST_CASE("stretches outside the text are an error") {
+    const tokenizer t = make({{"a", 0}});
+    const auto says = [&](std::size_t begin, std::size_t end) {
+      const pesc::text_range range[] = {{begin, end}};
+      return support::message_of<pesc::shape_error>([&] { static_cast<void>(t.encode("abc", range)); });
+    };
+    CHECK(says(0, 3) == "no error");
+    CHECK(says(3, 3) == "no error");
+    CHECK(support::contains(says(2, 4), "bytes 2 to 4 are outside the text of 3 bytes"));
+    CHECK(support::contains(says(2, 1), "bytes 2 to 1 are outside"));
+  }
+
   TEST_CASE("ids outside the vocabulary are an error") {
     const tokenizer t = make({{"a", 0}});
     for (const std::int32_t id : {-1, 260}) {

@@ -23,6 +23,19 @@ const std::string replacement = "\xEF\xBF\xBD";
 }  // namespace
 
 TEST_SUITE("text/utf8") {
+  TEST_CASE("code points are written and read back") {
+    for (const char32_t c : {U'\0', U'a', U'\x7F', U'\x80', U'\u07FF', U'\u0800', U'\u2581', U'\uD7FF',
+                             U'\uE000', U'\uFFFF', U'\U00010000', U'\U0010FFFF'}) {
+      std::string out = "x";
+      pesc::append_utf8(out, c);
+      const auto step = pesc::utf8_first(std::string_view{out}.substr(1));
+      CHECK(step.what == pesc::utf8_step::kind::character);
+      CHECK(step.length == out.size() - 1);
+      CHECK(pesc::code_point_of(std::string_view{out}.substr(1)) == c);
+    }
+    CHECK(pesc::code_point_of("\xE2\x96\x81") == 0x2581);
+  }
+
   TEST_CASE("every code point is valid but the surrogates") {
     bool good = true;
     for (unsigned code = 0; code <= 0x10FFFF; ++code) {

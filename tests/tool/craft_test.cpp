@@ -68,6 +68,18 @@ TEST_SUITE("tool/craft") {
     }
   }
 
+  TEST_CASE("a tokenizer.json goes into the folder and is read from there") {
+    const support::temporary_folder folder;
+    const std::string file = support::test_data("golden/tokenizer/tokenizer.json").string();
+    CHECK(pesc_program({"craft", "--quiet", "--model", bundled("stories260K.bin"), "--tokenizer", file,
+                        "--out", folder.path("out")})
+              .status == 0);
+    CHECK(support::read_text(folder.path("out/tokenizer.json")) == support::read_text(file));
+    CHECK(pesc_program(
+              {"generate", "--model", folder.path("out"), "--prompt", "the <s> day", "--max-tokens", "4"})
+              .status == 0);
+  }
+
   TEST_CASE("weights that are not finite are bad input, named by tensor") {
     const support::temporary_folder folder;
     std::string bytes = support::read_text(bundled("stories260K.bin"));

@@ -28,6 +28,7 @@ TEST_SUITE("tool/inspect") {
     CHECK(tensors.at("model.layers.0.mlp.moe_adapter.router.weight").at("shape") ==
           nlohmann::json::parse("[8, 64]"));
     CHECK(look(bundled("tok512.bin")).at("pieces") == 512);
+    CHECK(look(support::test_data("golden/tokenizer/tokenizer.json").string()).at("pieces") == 512);
     CHECK(look(bundled("mbpp.jsonl")).at("records") == 974);
   }
 

@@ -30,12 +30,15 @@ void dequantize_row(Kernels, const frozen_weight& w, const scale_tensors<host_sp
     case element_kind::f16:
       return Kernels::convert_run(reinterpret_cast<const f16*>(w.bytes) + begin, out, layout.cols);
     case element_kind::code4:
+    case element_kind::code8:
       break;
   }
   for (index_t i = begin; i < end;) {
     const index_t block = i / layout.block;
     const index_t n = std::min((block + 1) * layout.block, end) - i;
-    Kernels::dequantize_run(w, i, n, decode_scale(layout.scales, scales, block), out + (i - begin));
+    const float minimum = scales.minimum != nullptr ? scales.minimum[block] : 0.0f;
+    Kernels::dequantize_run(w, i, n, {decode_scale(layout.scales, scales, block), minimum},
+                            out + (i - begin));
     i += n;
   }
 }
@@ -166,6 +169,7 @@ void quantize(context<E, I>& ctx, const format_info& info, matrix_view<const T> 
   PESC_EXPECTS(out.rows() == weight.rows && out.cols() == weight.cols && out.format() == info, "quantise ",
                weight.rows, " x ", weight.cols, " to ", info.name, " into a matrix of ", out.rows(), " x ",
                out.cols(), " of ", out.format().name);
+  PESC_EXPECTS(!info.is_read_only(), info.name, ": weights of this format come from files only");
   if (weight.empty()) return;
   std::uint8_t* codes = out.codes().data;
   if (info.element == element_kind::f32)

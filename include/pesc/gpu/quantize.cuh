@@ -32,6 +32,8 @@ template <QuantFormat Format>
   const scale_tensors<device_space>& s = from.scales;
   const bool nested = info.scales == scale_kind::double_quant;
   PESC_EXPECTS(from.codes != nullptr, "weight of ", from.rows, " x ", from.cols, " without codes");
+  PESC_EXPECTS(!info.is_read_only(), info.name,
+               " weights are for the CPU; load them as numbers or in a 4-bit format instead");
   PESC_EXPECTS(info.scales != scale_kind::plain || s.absmax != nullptr, info.name,
                " weight without its scales (absmax)");
   PESC_EXPECTS(!nested || (s.codes != nullptr && s.nested_absmax != nullptr && s.map != nullptr), info.name,

@@ -37,6 +37,10 @@ enum class element_type : std::uint8_t {
   i64,
   u64,
   unknown,  ///< a name that this version does not know; such a tensor cannot be read
+  // Blocks of weights with a common scale, in GGUF files only; see `block_of`.
+  q4_0,
+  q4_1,
+  q8_0,
 };
 
 namespace detail {
@@ -50,8 +54,9 @@ inline constexpr element_type_row element_type_table[] = {
     {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
     {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
-    {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64},        {"unknown", 0}};
-static_assert(std::size(element_type_table) == static_cast<std::size_t>(element_type::unknown) + 1);
+    {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64},        {"unknown", 0},     {"Q4_0", 0},
+    {"Q4_1", 0},    {"Q8_0", 0}};
+static_assert(std::size(element_type_table) == static_cast<std::size_t>(element_type::q8_0) + 1);
 
 }  // namespace detail
 
@@ -60,12 +65,12 @@ static_assert(std::size(element_type_table) == static_cast<std::size_t>(element_
   return detail::element_type_table[static_cast<std::size_t>(type)].name;
 }
 
-/// \brief Bits of one element, 0 for an unknown type.
+/// \brief Bits of one element, 0 for an unknown type and where elements come in blocks.
 [[nodiscard]] constexpr int bits_of(element_type type) {
   return detail::element_type_table[static_cast<std::size_t>(type)].bits;
 }
 
-/// \brief The type of that name, or `unknown`.
+/// \brief The type of that name in a safetensors file, or `unknown`.
 [[nodiscard]] constexpr element_type element_type_named(std::string_view name) {
   for (int i = 0; i < static_cast<int>(element_type::unknown); ++i)
     if (detail::element_type_table[i].name == name) return static_cast<element_type>(i);

@@ -81,6 +81,30 @@ inline void read_exactly(int file, std::span<std::byte> out, const std::string& 
   }
 }
 
+/// \brief Fills `out` from byte `position` on.
+inline void read_exactly_at(int file, index_t position, std::span<std::byte> out, const std::string& path) {
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t count = ::pread(file, out.data() + done, std::min(out.size() - done, std::size_t{1} << 30),
+                                  static_cast<off_t>(position) + static_cast<off_t>(done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) raise<io_error>(path + ": cannot be read: " + system_reason(errno));
+    if (count == 0)
+      raise<io_error>(concat(path, ": the file ended at byte ", position + static_cast<index_t>(done),
+                             ", expected ", out.size() - done, " more. It was cut after it was opened."));
+    done += static_cast<std::size_t>(count);
+  }
+}
+
+/// \brief Whether a file begins with these bytes; false for one that is shorter.
+inline bool begins_with(const std::string& path, std::string_view mark) {
+  const auto [file, size] = open_to_read(path);
+  if (size < static_cast<index_t>(mark.size())) return false;
+  std::string start(mark.size(), '\0');
+  read_exactly(file.get(), std::as_writable_bytes(std::span{start}), path);
+  return start == mark;
+}
+
 inline std::string folder_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";

@@ -240,7 +240,7 @@ inline void hf_directory::compare(const shard_index& index, const std::string& f
     warnings_.push_back(detail::concat(file, ": the shards hold ", places_.size(),
                                        " tensors, the index names ", index.files.size()));
   index_t bytes = 0;
-  for (const place& p : places_) bytes += static_cast<index_t>(p.tensor->bytes.size());
+  for (const place& p : places_) bytes += p.tensor->size;
   if (index.total_size >= 0 && index.total_size != bytes)
     warnings_.push_back(
         detail::concat(file, ": total_size is ", index.total_size, ", the tensors have ", bytes, " bytes"));

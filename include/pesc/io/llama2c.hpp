@@ -4,16 +4,18 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "pesc/core/error.hpp"
 #include "pesc/io/element_type.hpp"
 #include "pesc/io/file.hpp"
 #include "pesc/io/file_kind.hpp"
+#include "pesc/io/tensor_info.hpp"
 
 namespace pesc {
 
@@ -32,24 +34,28 @@ struct llama2c_header {
   [[nodiscard]] index_t kv_width() const { return kv_heads * head_dim(); }
 };
 
-/// \brief The weights of a llama2.c file, float, row-major [out][in]; each kind holds all layers one after the other.
+/// \brief A run of the numbers of a llama2.c file; each kind of weight is one, all layers one after the other.
+struct llama2c_part {
+  index_t first = 0;  ///< number before it, behind the header
+  index_t count = 0;
+};
+
+/// \brief An open llama2.c file: float weights, row-major [out][in].
 ///
 /// Query and key rows are in the order of rotary pairs of neighbours (2j, 2j + 1).
 class llama2c_file {
  public:
   static constexpr std::size_t header_bytes = 28;
 
+  /// \brief Reads the header; the values stay in the file.
   /// \throws io_error, format_error
   [[nodiscard]] static llama2c_file open(const std::string& path) {
-    const auto [file, size] = detail::open_to_read(path);
-    std::vector<std::byte> start(static_cast<std::size_t>(std::min<index_t>(size, 512)));
-    detail::read_exactly(file.get(), start, path);
     llama2c_file out;
+    index_t size = 0;
+    std::tie(out.file_, size) = detail::open_to_read(path);
+    std::vector<std::byte> start(static_cast<std::size_t>(std::min<index_t>(size, 512)));
+    detail::read_exactly(out.file_.get(), start, path);
     out.header = read_header(path, start, size);
-    out.values_.resize(static_cast<std::size_t>(size) / sizeof(float) - header_bytes / sizeof(float));
-    const std::span<std::byte> values = std::as_writable_bytes(std::span{out.values_});
-    std::copy(start.begin() + header_bytes, start.end(), values.begin());
-    detail::read_exactly(file.get(), values.subspan(start.size() - header_bytes), path);
     out.place();
     return out;
   }
@@ -59,30 +65,39 @@ class llama2c_file {
   [[nodiscard]] static llama2c_file from_bytes(const std::string& name, std::span<const std::byte> bytes) {
     llama2c_file out;
     out.header = read_header(name, bytes, static_cast<index_t>(bytes.size()));
-    out.values_.resize((bytes.size() - header_bytes) / sizeof(float));
-    std::memcpy(out.values_.data(), bytes.data() + header_bytes, out.values_.size() * sizeof(float));
+    out.owned_.assign(bytes.begin() + header_bytes, bytes.end());
     out.place();
     return out;
   }
 
-  llama2c_file(const llama2c_file&) = delete;
-  llama2c_file& operator=(const llama2c_file&) = delete;
-  llama2c_file(llama2c_file&&) noexcept = default;
-  llama2c_file& operator=(llama2c_file&&) noexcept = default;
-
   llama2c_header header;
-  std::span<const float> embedding;       ///< [vocab, hidden]
-  std::span<const float> attention_norm;  ///< [layers, hidden]
-  std::span<const float> query;           ///< [layers, hidden, hidden]
-  std::span<const float> key;             ///< [layers, kv_width, hidden]
-  std::span<const float> value;           ///< [layers, kv_width, hidden]
-  std::span<const float> output;          ///< [layers, hidden, hidden]
-  std::span<const float> ffn_norm;        ///< [layers, hidden]
-  std::span<const float> gate;            ///< [layers, intermediate, hidden]
-  std::span<const float> down;            ///< [layers, hidden, intermediate]
-  std::span<const float> up;              ///< [layers, intermediate, hidden]
-  std::span<const float> final_norm;      ///< [hidden]
-  std::span<const float> head;            ///< [vocab, hidden]; the embedding when tied
+  llama2c_part embedding;       ///< [vocab, hidden]
+  llama2c_part attention_norm;  ///< [layers, hidden]
+  llama2c_part query;           ///< [layers, hidden, hidden]
+  llama2c_part key;             ///< [layers, kv_width, hidden]
+  llama2c_part value;           ///< [layers, kv_width, hidden]
+  llama2c_part output;          ///< [layers, hidden, hidden]
+  llama2c_part ffn_norm;        ///< [layers, hidden]
+  llama2c_part gate;            ///< [layers, intermediate, hidden]
+  llama2c_part down;            ///< [layers, hidden, intermediate]
+  llama2c_part up;              ///< [layers, intermediate, hidden]
+  llama2c_part final_norm;      ///< [hidden]
+  llama2c_part head;            ///< [vocab, hidden]; the embedding when tied
+
+  /// \brief Part `index` of `of` equal ones of a run, as a tensor.
+  [[nodiscard]] tensor_info tensor(std::string name, const llama2c_part& all, index_t index, index_t of,
+                                   std::vector<index_t> shape) const {
+    const index_t count = all.count / of;
+    tensor_info out{std::move(name), element_type::f32, "F32", std::move(shape)};
+    out.offset = 4 * (all.first + index * count);
+    out.size = 4 * count;
+    if (!owned_.empty())
+      out.bytes = std::span<const std::byte>{owned_}.subspan(static_cast<std::size_t>(out.offset),
+                                                             static_cast<std::size_t>(out.size));
+    out.file = file_.get();
+    out.position = static_cast<index_t>(header_bytes) + out.offset;
+    return out;
+  }
 
  private:
   llama2c_file() = default;
@@ -111,7 +126,8 @@ class llama2c_file {
 
   void place();
 
-  std::vector<float> values_;
+  detail::descriptor file_;
+  std::vector<std::byte> owned_;  ///< the values, where they are in memory
 };
 
 inline llama2c_header llama2c_file::read_header(const std::string& name, std::span<const std::byte> start,
@@ -149,11 +165,10 @@ inline llama2c_header llama2c_file::read_header(const std::string& name, std::sp
 }
 
 inline void llama2c_file::place() {
-  const float* at = values_.data();
+  index_t next = 0;
   const auto take = [&](index_t a, index_t b, index_t c) {
-    const auto count = static_cast<std::size_t>(a * b * c);
-    const std::span<const float> out{at, count};
-    at += count;
+    const llama2c_part out{next, a * b * c};
+    next += out.count;
     return out;
   };
   const auto& h = header;

@@ -23,10 +23,11 @@ static_assert(std::endian::native == std::endian::little,
 
 /// \brief How a file of tensors is opened.
 struct open_options {
-  bool map = false;  ///< map the file instead of reading it; see `mapped_file` for what that risks
+  bool map = false;        ///< map the file instead of reading it; see `mapped_file` for what that risks
+  bool on_demand = false;  ///< leave values in the file, to be read tensor by tensor as `loaded_tensor`
 };
 
-/// \brief A safetensors file in memory. Everything is checked on opening; tensors are views until it is destroyed.
+/// \brief An open safetensors file. Everything is checked on opening; its tensors may be used until it is destroyed.
 class safetensors_file {
  public:
   safetensors_file() = default;
@@ -39,7 +40,7 @@ class safetensors_file {
       out.mapped_ = mapped_file{path};
       out.parse(out.mapped_.bytes());
     } else {
-      out.read(path);
+      out.read(path, options.on_demand);
     }
     return out;
   }
@@ -103,8 +104,8 @@ class safetensors_file {
 
  private:
   /// \brief Checks the header before memory for the data is taken.
-  void read(const std::string& path) {
-    const auto [file, size] = detail::open_to_read(path);
+  void read(const std::string& path, bool on_demand) {
+    auto [file, size] = detail::open_to_read(path);
     std::vector<std::byte> start(static_cast<std::size_t>(std::min<index_t>(size, 512)));
     detail::read_exactly(file.get(), start, path);
     const std::size_t json_size = detail::safetensors_json_size(start, size, path);
@@ -115,6 +116,14 @@ class safetensors_file {
     const index_t data_size = size - 8 - static_cast<index_t>(json_size);
     header_ = detail::parse_safetensors(as_text(start).substr(8, json_size), data_size, path);
 
+    if (on_demand) {
+      for (tensor_info& tensor : header_.tensors) {
+        tensor.file = file.get();
+        tensor.position = 8 + static_cast<index_t>(json_size) + tensor.offset;
+      }
+      file_ = std::move(file);
+      return;
+    }
     owned_.resize(static_cast<std::size_t>(data_size));
     const std::span<const std::byte> early = std::span<const std::byte>{start}.subspan(8 + json_size);
     std::copy(early.begin(), early.end(), owned_.begin());
@@ -138,6 +147,7 @@ class safetensors_file {
   }
 
   std::string name_;
+  detail::descriptor file_;
   std::vector<std::byte> owned_;
   mapped_file mapped_;
   detail::safetensors_header header_;

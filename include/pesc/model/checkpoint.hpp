@@ -153,6 +153,10 @@ class checkpoint_writer {
     begin_file(name);
     write_file(path_of(name), to_string(value, 2) + '\n');
   }
+  void add(const std::string& name, const std::string& text) {
+    begin_file(name);
+    write_file(path_of(name), std::string_view{text});
+  }
   void add_copy(const std::string& name, const std::string& source) {
     begin_file(name);
     detail::copy_file(source, path_of(name));

@@ -29,6 +29,7 @@ class decoder {
         logits_(model.shape().vocabulary),
         positions_(chunk),
         batch_(chunk) {
+    seen_.reserve(static_cast<std::size_t>(std::max<index_t>(capacity, 0)));
     PESC_EXPECTS(capacity >= 1, "sequence of at most ", capacity, " tokens: at least one is needed");
     index_t kept = 0;
     index_t scratch = 0;
@@ -48,7 +49,24 @@ class decoder {
   [[nodiscard]] index_t capacity() const { return cache_.capacity(); }
 
   /// \brief Forgets the sequence.
-  void clear() { cache_.clear(); }
+  void clear() {
+    cache_.clear();
+    seen_.clear();
+  }
+
+  /// \brief Makes `ids` the sequence and returns the logits after its last token, as `push` does.
+  ///
+  /// What the sequence began with already is not computed again, such as the earlier turns of a conversation.
+  /// \throws shape_error as `push`
+  vector_view<const float> resume(std::span<const std::int32_t> ids) {
+    std::size_t same = 0;
+    while (same < ids.size() && same < seen_.size() && ids[same] == seen_[same]) ++same;
+    // The logits are those of the last call, so the last token always runs.
+    same = std::min(same, ids.empty() ? 0 : ids.size() - 1);
+    cache_.shrink(static_cast<index_t>(same));
+    seen_.resize(same);
+    return push(ids.subspan(same));
+  }
 
   /// \brief Appends tokens and returns the logits after the last of them [V], valid until the next call.
   /// \throws shape_error for an id outside the vocabulary, no tokens, or more than the capacity
@@ -67,6 +85,7 @@ class decoder {
       model_->carve_state(kept, tokens, false, state_);
       run(input_of(ids.data() + begin, tokens), &cache_, scratch);
     }
+    seen_.insert(seen_.end(), ids.begin(), ids.end());
     return logits_.read(*ctx_);
   }
 
@@ -87,6 +106,7 @@ class decoder {
   X* ctx_;
   const Model* model_;
   typename Model::cache cache_;
+  std::vector<std::int32_t> seen_;  ///< the tokens that the cache stands for
   mirrored_buffer<float, resource> logits_;
   buffer<std::int32_t> positions_;
   batch_memory<resource> batch_;
@@ -95,16 +115,15 @@ class decoder {
   buffer<std::byte, resource> scratch_;
 };
 
-/// \brief Continues `prompt`: calls `emit(id)` for each token until it returns false, a stop id comes, or `max_tokens`.
+/// \brief Continues a sequence from the logits after its last token: calls `emit(id)` for each token until it returns false, a stop id comes, or `max_tokens`.
 ///
 /// \param stop  ids that end the text; they are not emitted
 /// \returns the number of tokens emitted
 template <class Model>
-index_t generate(decoder<Model>& sequence, std::span<const std::int32_t> prompt, index_t max_tokens,
+index_t generate(decoder<Model>& sequence, vector_view<const float> logits, index_t max_tokens,
                  const sampling_options& options, std::span<const std::int32_t> stop,
                  function_ref<bool(std::int32_t)> emit) {
   sampler next(options);
-  auto logits = sequence.push(prompt);
   for (index_t made = 0; made < max_tokens; ++made) {
     const std::int32_t id = next.draw(logits, sequence.size());
     if (std::find(stop.begin(), stop.end(), id) != stop.end()) return made;
@@ -113,6 +132,14 @@ index_t generate(decoder<Model>& sequence, std::span<const std::int32_t> prompt,
     logits = sequence.push({&id, 1});
   }
   return max_tokens;
+}
+
+/// \brief The same after appending `prompt` to the sequence.
+template <class Model>
+index_t generate(decoder<Model>& sequence, std::span<const std::int32_t> prompt, index_t max_tokens,
+                 const sampling_options& options, std::span<const std::int32_t> stop,
+                 function_ref<bool(std::int32_t)> emit) {
+  return generate(sequence, sequence.push(prompt), max_tokens, options, stop, emit);
 }
 
 }  // namespace pesc

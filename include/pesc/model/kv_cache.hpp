@@ -25,6 +25,12 @@ class kv_cache {
   [[nodiscard]] index_t size() const { return size_; }  ///< tokens seen
   void clear() { size_ = 0; }
 
+  /// \brief Forgets all tokens but the first ones.
+  void shrink(index_t tokens) {
+    PESC_ASSERT(tokens >= 0 && tokens <= size_);
+    size_ = tokens;
+  }
+
   /// \brief Counts `tokens` more, once all layers have written their rows.
   void advance(index_t tokens) { size_ += tokens; }
 

@@ -69,7 +69,7 @@ template <QuantFormat Format = any_format>
   out.weights = load_weights<Format>(files, options, out.forms, out.warnings);
   if (out.config.pesc)
     for_each_expert_path(out.config.llama, *out.config.pesc, [&](const std::string& name, index_t, index_t) {
-      out.trainables.add(*files.find(detail::stored_name(files, name)), name);
+      out.trainables.add(*files.find(detail::stored_name(files, name)), name, files.name());
     });
   out.lora = files.lora();
   if (out.lora) read_adapter(files.adapter(), *out.lora, out.config.llama, out.trainables);

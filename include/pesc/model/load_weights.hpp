@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "pesc/model/block_weights.hpp"
 #include "pesc/model/missing_tensors.hpp"
 #include "pesc/model/model_files.hpp"
 #include "pesc/model/quantized_tensors.hpp"
@@ -26,23 +29,18 @@ namespace pesc {
 /// \brief How frozen weights are kept in memory.
 struct weight_options {
   /// \brief Format of the projections; nothing: as they are stored. Weights that are stored in 4 bits are
-  /// never quantised again: they stay as they are, or are decoded where a format of numbers is asked for.
+  /// never quantised again: they stay as they are, or are decoded where a format of numbers is asked for. The
+  /// blocks of GGUF files are decoded and quantised to any format asked for.
   std::optional<format_info> format{};
+  /// \brief Called after each layer with the number of those that are done and of all, if set.
+  std::function<void(index_t, index_t)> on_layer{};
 };
 
 namespace detail {
 
-/// \brief Copies values of a file, at any alignment, to memory of their type.
 template <class T>
-buffer<T> aligned_values(const tensor_info& tensor) {
-  buffer<T> out(static_cast<index_t>(tensor.bytes.size() / sizeof(T)));
-  if (out.size() > 0) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-  return out;
-}
-
-template <class T>
-void check_numbers(const std::string& file, const tensor_info& tensor, const buffer<T>& values) {
-  for (index_t i = 0; i < values.size(); ++i) {
+void check_numbers(const std::string& file, const tensor_info& tensor, vector_view<const T> values) {
+  for (index_t i = 0; i < values.size; ++i) {
     const float x = to_float(values[i]);
     if (!std::isfinite(x)) [[unlikely]]
       raise<numeric_error>(concat(file, ": tensor ", in_quotes(tensor.name), " is ",
@@ -53,11 +51,10 @@ void check_numbers(const std::string& file, const tensor_info& tensor, const buf
 
 /// \brief A tensor that stays in float whatever type the file has.
 inline buffer<float> load_floats(model_files& files, const std::string& name) {
-  const tensor_info& tensor = *files.find(name);
-  const std::vector<float> values = to_floats(tensor, files.name());
-  buffer<float> out(static_cast<index_t>(values.size()));
-  std::copy(values.begin(), values.end(), out.data());
-  check_numbers(files.name(), tensor, out);
+  const loaded_tensor tensor(*files.find(name), files.name());
+  buffer<float> out(tensor->count());
+  to_floats(*tensor, files.name(), out.view());
+  check_numbers<float>(files.name(), *tensor, out.view());
   return out;
 }
 
@@ -69,31 +66,42 @@ inline format_info format_of_numbers(element_type type) {
 
 template <QuantFormat Format, class T>
 quantized_matrix<Format, panels> quantize_values(const std::string& file, const tensor_info& tensor,
-                                                 const buffer<T>& values, const format_info& format) {
-  check_numbers(file, tensor, values);
-  return pack(
-      quantize<Format>(format, matrix_view<const T>{values.data(), tensor.shape[0], tensor.shape[1]}));
+                                                 const T* values, const format_info& format) {
+  check_numbers(file, tensor, vector_view<const T>{values, tensor.count()});
+  return pack(quantize<Format>(format, matrix_view<const T>{values, tensor.shape[0], tensor.shape[1]}));
+}
+
+/// \brief The values of a tensor in their own type, or null where they lie at an odd address.
+template <class T>
+const T* values_in_place(const tensor_info& tensor) {
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.bytes.data());
+  return address % alignof(T) == 0 ? reinterpret_cast<const T*>(tensor.bytes.data()) : nullptr;
 }
 
 /// \brief A weight stored as numbers, in the format asked for or in its own.
 template <QuantFormat Format>
-quantized_matrix<Format, panels> load_numbers(const std::string& file, const tensor_info& tensor,
+quantized_matrix<Format, panels> load_numbers(const std::string& file, const tensor_info& stored,
                                               const weight_options& options) {
-  const format_info format = options.format ? *options.format : format_of_numbers(tensor.dtype);
-  switch (tensor.dtype) {
-    case element_type::f32:
-      return quantize_values<Format>(file, tensor, aligned_values<float>(tensor), format);
-    case element_type::bf16:
-      return quantize_values<Format>(file, tensor, aligned_values<bf16>(tensor), format);
-    case element_type::f16:
-      return quantize_values<Format>(file, tensor, aligned_values<f16>(tensor), format);
-    default:
-      break;
+  const loaded_tensor tensor(stored, file);
+  if (is_block_type(stored.dtype) && !options.format) {
+    auto blocks = read_blocks<Format>(*tensor);
+    check_numbers<float>(file, stored, as_const(blocks.absmax()));
+    check_numbers<float>(file, stored, as_const(blocks.minimum()));
+    return pack(blocks);
   }
-  const std::vector<float> values = to_floats(tensor, file);
-  buffer<float> copy(static_cast<index_t>(values.size()));
-  std::copy(values.begin(), values.end(), copy.data());
-  return quantize_values<Format>(file, tensor, copy, format);
+  const format_info format = options.format ? *options.format : format_of_numbers(stored.dtype);
+  if (stored.dtype == element_type::f32)
+    if (const auto* values = values_in_place<float>(*tensor))
+      return quantize_values<Format>(file, stored, values, format);
+  if (stored.dtype == element_type::bf16)
+    if (const auto* values = values_in_place<bf16>(*tensor))
+      return quantize_values<Format>(file, stored, values, format);
+  if (stored.dtype == element_type::f16)
+    if (const auto* values = values_in_place<f16>(*tensor))
+      return quantize_values<Format>(file, stored, values, format);
+  buffer<float> copy(stored.count());
+  to_floats(*tensor, file, copy.view());
+  return quantize_values<Format>(file, stored, copy.data(), format);
 }
 
 /// \brief A weight stored in 4 bits: its own bytes, or decoded to the numbers asked for.
@@ -133,18 +141,22 @@ inline std::string stored_name(model_files& files, const std::string& name) {
   return files.contains(other) ? other : name;
 }
 
+}  // namespace detail
+
 /// \brief Checks that all tensors are there in the right shapes, and no others, before any is read.
+/// \throws format_error naming the first five that are missing or too many
 inline void check_tensors(model_files& files) {
   std::vector<std::string> known, missing;
   const auto check = [&](const std::string& wanted, index_t rows, index_t cols) {
-    const std::string name = stored_name(files, wanted);
+    const std::string name = detail::stored_name(files, wanted);
     known.push_back(name);
     if (!files.contains(name)) return missing.push_back(name);
     const std::vector<index_t> shape = cols == 0 ? std::vector{rows} : std::vector{rows, cols};
-    const std::vector<index_t> found = stored_shape(files, name);
+    const std::vector<index_t> found = detail::stored_shape(files, name);
     if (found != shape)
-      raise<format_error>(concat(files.name(), ": tensor ", in_quotes(name), " is ", shape_text(found),
-                                 ", expected ", shape_text(shape), " by config.json"));
+      detail::raise<format_error>(detail::concat(files.name(), ": tensor ", in_quotes(name), " is ",
+                                                 shape_text(found), ", expected ", shape_text(shape),
+                                                 " by config.json"));
     for (const char* part : {"", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"})
       static_cast<void>(files.find(name + part));
   };
@@ -163,8 +175,6 @@ inline void check_tensors(model_files& files) {
   if (!extra.empty()) refuse_extra_tensors(files.name(), extra, known);
 }
 
-}  // namespace detail
-
 /// \brief Reads the frozen tensors, projection by projection: besides the files, one is in memory as numbers
 /// at a time.
 ///
@@ -175,7 +185,7 @@ inline void check_tensors(model_files& files) {
 template <QuantFormat Format>
 [[nodiscard]] model_weights<Format> load_weights(model_files& files, const weight_options& options,
                                                  stored_forms& forms, std::vector<std::string>& warnings) {
-  detail::check_tensors(files);
+  check_tensors(files);
   const llama_config& c = files.config().llama;
   model_weights<Format> out;
   out.shape = shape_of(c);
@@ -197,6 +207,7 @@ template <QuantFormat Format>
       if (files.contains(prefix + name + ".bias"))
         linear.bias = detail::load_floats(files, prefix + name + ".bias");
     });
+    if (options.on_layer) options.on_layer(l + 1, c.layers);
   }
   out.format = out.layers.front().q.weight.format();
   if (kept_other)

@@ -13,6 +13,7 @@
 #include "pesc/io/llama2c.hpp"
 #include "pesc/model/checkpoint.hpp"
 #include "pesc/model/config.hpp"
+#include "pesc/model/gguf_model.hpp"
 #include "pesc/model/peft.hpp"
 #include "pesc/model/tensor_names.hpp"
 
@@ -20,7 +21,8 @@ namespace pesc {
 
 /// \brief Where a model is read from, and how.
 struct model_source {
-  std::string path{};  ///< a llama2.c file, or a folder: this library's checkpoint or a Hugging Face model
+  std::string
+      path{};  ///< a GGUF or llama2.c file, or a folder: this library's checkpoint or a Hugging Face model
   std::string
       adapter{};     ///< a PEFT folder with updates for it; empty: those in the model's own folder, if any
   bool map = false;  ///< map files instead of reading them; see `mapped_file` for what that risks
@@ -65,6 +67,18 @@ class model_files {
     return at != places_.end() && at->tensor->name == name;
   }
 
+  /// \brief All tensors, sorted by name; does not count as using them.
+  [[nodiscard]] std::vector<const tensor_info*> tensors() const {
+    std::vector<const tensor_info*> out;
+    for (const place& p : places_) out.push_back(p.tensor);
+    return out;
+  }
+
+  /// \brief The kind of file or folder, for people: "GGUF file".
+  [[nodiscard]] const char* kind() const {
+    return gguf_ ? "GGUF file" : single_ ? "llama2.c file" : manifest_ ? "checkpoint" : "Hugging Face folder";
+  }
+
   [[nodiscard]] std::vector<std::string> unused_names() const {
     std::vector<std::string> out;
     for (const place& p : places_)
@@ -83,7 +97,9 @@ class model_files {
                             [](const place& p, std::string_view n) { return p.tensor->name < n; });
   }
 
+  void open_file(const model_source& source);
   void open_llama2c(const model_source& source);
+  void open_gguf(const model_source& source);
   void open_folder(const model_source& source);
   void open_adapter(const std::string& folder, bool map);
 
@@ -94,6 +110,7 @@ class model_files {
   std::string tokenizer_;
   std::vector<std::string> warnings_;
   std::optional<llama2c_file> single_;
+  std::optional<gguf_file> gguf_;
   std::vector<tensor_info> single_tensors_;
   std::optional<hf_directory> folder_;
   std::optional<lora_config> lora_;
@@ -103,39 +120,30 @@ class model_files {
 
 namespace detail {
 
-/// \brief The tensors of a llama2.c file as views under Hugging Face names.
+/// \brief The tensors of a llama2.c file under Hugging Face names.
 inline std::vector<tensor_info> named_tensors(const llama2c_file& file) {
   std::vector<tensor_info> out;
   const auto& h = file.header;
-  const auto add = [&](std::string name, std::span<const float> values, std::vector<index_t> shape) {
-    const auto bytes = std::as_bytes(values);
-    out.push_back({std::move(name), element_type::f32, "F32", std::move(shape), 0,
-                   static_cast<index_t>(bytes.size()), bytes});
-  };
-  add("model.embed_tokens.weight", file.embedding, {h.vocab, h.hidden});
-  add("model.norm.weight", file.final_norm, {h.hidden});
-  if (!h.tied) add("lm_head.weight", file.head, {h.vocab, h.hidden});
+  out.push_back(file.tensor("model.embed_tokens.weight", file.embedding, 0, 1, {h.vocab, h.hidden}));
+  out.push_back(file.tensor("model.norm.weight", file.final_norm, 0, 1, {h.hidden}));
+  if (!h.tied) out.push_back(file.tensor("lm_head.weight", file.head, 0, 1, {h.vocab, h.hidden}));
   struct stack {
     const char* name;
-    std::span<const float> values;
-    index_t rows, cols;
+    const llama2c_part& values;
+    std::vector<index_t> shape;
   };
-  const stack all[] = {{"input_layernorm", file.attention_norm, h.hidden, 0},
-                       {"post_attention_layernorm", file.ffn_norm, h.hidden, 0},
-                       {"self_attn.q_proj", file.query, h.hidden, h.hidden},
-                       {"self_attn.k_proj", file.key, h.kv_width(), h.hidden},
-                       {"self_attn.v_proj", file.value, h.kv_width(), h.hidden},
-                       {"self_attn.o_proj", file.output, h.hidden, h.hidden},
-                       {"mlp.gate_proj", file.gate, h.intermediate, h.hidden},
-                       {"mlp.up_proj", file.up, h.intermediate, h.hidden},
-                       {"mlp.down_proj", file.down, h.hidden, h.intermediate}};
+  const stack all[] = {{"input_layernorm", file.attention_norm, {h.hidden}},
+                       {"post_attention_layernorm", file.ffn_norm, {h.hidden}},
+                       {"self_attn.q_proj", file.query, {h.hidden, h.hidden}},
+                       {"self_attn.k_proj", file.key, {h.kv_width(), h.hidden}},
+                       {"self_attn.v_proj", file.value, {h.kv_width(), h.hidden}},
+                       {"self_attn.o_proj", file.output, {h.hidden, h.hidden}},
+                       {"mlp.gate_proj", file.gate, {h.intermediate, h.hidden}},
+                       {"mlp.up_proj", file.up, {h.intermediate, h.hidden}},
+                       {"mlp.down_proj", file.down, {h.hidden, h.intermediate}}};
   for (index_t l = 0; l < h.layers; ++l)
-    for (const stack& s : all) {
-      const index_t count = s.rows * (s.cols == 0 ? 1 : s.cols);
-      add(layer_prefix(l) + s.name + ".weight",
-          s.values.subspan(static_cast<std::size_t>(l * count), static_cast<std::size_t>(count)),
-          s.cols == 0 ? std::vector{s.rows} : std::vector{s.rows, s.cols});
-    }
+    for (const stack& s : all)
+      out.push_back(file.tensor(layer_prefix(l) + s.name + ".weight", s.values, l, h.layers, s.shape));
   return out;
 }
 
@@ -164,23 +172,37 @@ inline model_files model_files::open(const model_source& source) {
   if (detail::is_folder(source.path))
     out.open_folder(source);
   else
-    out.open_llama2c(source);
+    out.open_file(source);
   if (!source.adapter.empty()) out.open_adapter(detail::without_slash(source.adapter), source.map);
   std::sort(out.places_.begin(), out.places_.end(),
             [](const place& a, const place& b) { return a.tensor->name < b.tensor->name; });
   return out;
 }
 
-inline void model_files::open_llama2c(const model_source& source) {
+inline void model_files::open_file(const model_source& source) {
   if (source.path.ends_with(".safetensors"))
     detail::raise<format_error>(
         source.path + ": this is one file of a model; name the folder that holds it and config.json");
   name_ = source.path;
+  if (detail::begins_with(source.path, "GGUF"))
+    open_gguf(source);
+  else
+    open_llama2c(source);
+  for (const tensor_info& tensor : single_tensors_) places_.push_back({&tensor});
+}
+
+inline void model_files::open_gguf(const model_source& source) {
+  gguf_ = gguf_file::open(source.path, {source.map, !source.map});
+  config_ = config_of(*gguf_);
+  single_tensors_ = named_tensors(*gguf_);
+  tokenizer_ = source.path;
+}
+
+inline void model_files::open_llama2c(const model_source& source) {
   single_ = llama2c_file::open(source.path);
   config_.llama = config_of(single_->header);
   config_.dtype = "float32";
   single_tensors_ = detail::named_tensors(*single_);
-  for (const tensor_info& tensor : single_tensors_) places_.push_back({&tensor});
   tokenizer_ = detail::find_tokenizer(detail::folder_of(source.path), {}, warnings_);
 }
 
@@ -188,7 +210,7 @@ inline void model_files::open_folder(const model_source& source) {
   checkpoint_place found = find_checkpoint(source.path, source.checksums);
   if (!found.note.empty()) warnings_.push_back(found.note);
   manifest_ = std::move(found.manifest);
-  folder_ = hf_directory::open(found.folder, {source.map});
+  folder_ = hf_directory::open(found.folder, {source.map, !source.map});
   name_ = folder_->path();
   config_ = parse_config(folder_->config(), folder_->config_name());
   if (const json* own = folder_->config().find("pesc")) extra_ = *own;
@@ -206,7 +228,7 @@ inline void model_files::open_folder(const model_source& source) {
 inline void model_files::open_adapter(const std::string& folder, bool map) {
   const std::string file = folder + '/' + adapter_config_file;
   lora_ = parse_adapter_config(read_json(file), file);
-  adapter_ = safetensors_file::open(folder + '/' + adapter_model_file, {map});
+  adapter_ = safetensors_file::open(folder + '/' + adapter_model_file, {map, !map});
 }
 
 }  // namespace pesc

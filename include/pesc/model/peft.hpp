@@ -185,7 +185,7 @@ inline void read_adapter(const safetensors_file& file, const lora_config& lora, 
       detail::raise<format_error>(detail::concat(file.name(), ": tensor ", in_quotes(tensor.name), " is ",
                                                  shape_text(tensor.shape), ", expected ", shape_text(wanted),
                                                  " for r = ", lora.rank));
-    out.add(tensor, name);
+    out.add(tensor, name, file.name());
   }
   if (!unknown.empty() || modules.empty())
     detail::raise<format_error>(detail::concat(file.name(), ": adapter matched ", matched.size(), " of ",

@@ -63,7 +63,8 @@ void copy_part(const std::string& file, const tensor_info& part, vector_view<T> 
     raise<format_error>(concat(file, ": tensor ", in_quotes(part.name), " is ", shape_text(part.shape), " ",
                                one_line(part.dtype_name, 40), ", expected ", to.size, " of ",
                                name_of(element_type_of<T>)));
-  if (to.size > 0) std::memcpy(to.data, part.bytes.data(), part.bytes.size());
+  const loaded_tensor values(part, file);
+  if (to.size > 0) std::memcpy(to.data, values->bytes.data(), values->bytes.size());
 }
 
 inline void check_finite(const std::string& file, const tensor_info& part, vector_view<const float> values) {
@@ -88,9 +89,9 @@ inline array<float, 16> read_levels(const std::string& file, const tensor_info& 
 /// \brief The bytes of the packed codes, whatever type they are listed under; their count must fit the shape.
 inline void check_codes(const std::string& file, const tensor_info& weight, const quant_state& state) {
   const index_t need = ceil_div(state.elements(), 2);
-  if (static_cast<index_t>(weight.bytes.size()) != need)
-    raise<format_error>(concat(file, ": tensor ", in_quotes(weight.name), " has ", weight.bytes.size(),
-                               " bytes, [", state.rows, ", ", state.cols, "] in 4 bits needs ", need));
+  if (weight.size != need)
+    raise<format_error>(concat(file, ": tensor ", in_quotes(weight.name), " has ", weight.size, " bytes, [",
+                               state.rows, ", ", state.cols, "] in 4 bits needs ", need));
   switch (weight.dtype) {
     case element_type::u8:
     case element_type::i8:
@@ -123,7 +124,7 @@ template <class Source>
   if (tensor.dtype != element_type::u8)
     detail::raise<format_error>(
         detail::concat(where, " is ", one_line(tensor.dtype_name, 40), ", expected U8"));
-  quant_state out = parse_quant_state(as_text(tensor.bytes), where);
+  quant_state out = parse_quant_state(as_text(loaded_tensor(tensor, file)->bytes), where);
   if (!tensor.name.ends_with(out.quant_type))
     detail::raise<format_error>(
         detail::concat(where, " says ", in_quotes(out.quant_type), ", its name says otherwise"));
@@ -161,7 +162,8 @@ template <QuantFormat Format = any_format, class Source>
                                                state.block, " weights"));
   stored_matrix<Format> out{{format, state.rows, state.cols}, {state.dtype, codes.dtype}};
   auto& weight = out.weight;
-  std::memcpy(weight.codes().data, codes.bytes.data(), codes.bytes.size());
+  const loaded_tensor packed(codes, file);
+  std::memcpy(weight.codes().data, packed->bytes.data(), packed->bytes.size());
   if (!state.nested) {
     detail::copy_part(file, absmax, weight.absmax());
     detail::check_finite(file, absmax, as_const(weight.absmax()));

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "pesc/io/safetensors_writer.hpp"
 #include "pesc/model/checkpoint.hpp"
@@ -12,6 +13,7 @@
 #include "pesc/model/tensor_names.hpp"
 #include "pesc/model/trainables.hpp"
 #include "pesc/model/weights.hpp"
+#include "pesc/text/tokenizer_files.hpp"
 
 namespace pesc {
 
@@ -65,8 +67,9 @@ std::optional<quantization_config> quantization_of(const model_weights<Format>& 
 inline std::string file_name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 /// \brief config.json of a model; the sizes of its sparse part are those of the model itself.
+/// \param tokenizer  name of the file to open for it; may be empty
 template <class Model>
-json config_json(const Model& model, const model_description& about) {
+json config_json(const Model& model, const model_description& about, const std::string& tokenizer) {
   model_config config{about.llama, {}, quantization_of(model.weights()), "float32"};
   const moe_shape& shape = model.ffn_shape();
   if (Model::config_routed())
@@ -82,14 +85,14 @@ json config_json(const Model& model, const model_description& about) {
     out.set("quantization_config", std::move(quantization));
   }
   json own = about.extra.is_object() ? about.extra : json::object();
-  if (!about.tokenizer.empty()) own.set("tokenizer", file_name_of(about.tokenizer));
+  if (!tokenizer.empty()) own.set("tokenizer", tokenizer);
   return std::move(out.set("pesc", std::move(own)));
 }
 
 }  // namespace detail
 
 /// \brief Adds a whole model to a checkpoint: config.json, model.safetensors (frozen tensors, routers,
-/// adapters), the low-rank updates as a PEFT adapter, and its tokenizer file.
+/// adapters), the low-rank updates as a PEFT adapter, and its tokenizer file with those that belong to it.
 ///
 /// \throws io_error, format_error
 template <class Model>
@@ -112,8 +115,12 @@ void add_model(checkpoint_writer& out, const Model& model, const model_descripti
                            {}};
     out.add(adapter_config_file, to_json(lora));
   }
-  if (!about.tokenizer.empty()) out.add_copy(detail::file_name_of(about.tokenizer), about.tokenizer);
-  out.add("config.json", detail::config_json(model, about));
+  std::vector<tokenizer_file> words;
+  if (!about.tokenizer.empty()) words = tokenizer_files(about.tokenizer);
+  for (const tokenizer_file& file : words)
+    file.source.empty() ? out.add(file.name, file.text) : out.add_copy(file.name, file.source);
+  out.add("config.json",
+          detail::config_json(model, about, words.empty() ? std::string{} : words.front().name));
 }
 
 /// \brief Saves a model alone, without a training state, as the newest state of a folder.

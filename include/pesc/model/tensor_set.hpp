@@ -20,12 +20,16 @@ class tensor_set {
   tensor_set& operator=(tensor_set&&) noexcept = default;
 
   /// \brief Copies the values of `tensor`; a second one of the same name is ignored.
-  void add(const tensor_info& tensor, std::string name) {
+  /// \param file  name for messages
+  /// \throws io_error
+  void add(const tensor_info& tensor, std::string name, const std::string& file) {
     const auto [at, is_new] = tensors_.try_emplace(name);
     if (!is_new) return;
     entry& e = at->second;
-    e.bytes.assign(tensor.bytes.begin(), tensor.bytes.end());
+    const loaded_tensor values(tensor, file);
+    e.bytes.assign(values->bytes.begin(), values->bytes.end());
     e.info = tensor;
+    e.info.file = -1;
     e.info.name = std::move(name);
     e.info.bytes = e.bytes;
   }

@@ -36,8 +36,7 @@ inline void fill_matrix(const tensor_info& from, matrix_view<float> to, const st
   if (from.shape != std::vector{to.rows, to.cols})
     raise<format_error>(concat(file, ": tensor ", in_quotes(from.name), " is ", shape_text(from.shape),
                                ", expected [", to.rows, ", ", to.cols, "]"));
-  const std::vector<float> values = to_floats(from, file);
-  std::copy(values.begin(), values.end(), to.data);
+  to_floats(from, file, vector_view<float>{to.data, to.rows * to.cols});
 }
 
 }  // namespace detail

@@ -10,17 +10,20 @@
 
 namespace pesc {
 
-/// \brief What one stored element is: a 4-bit code, or a number.
-enum class element_kind : std::uint8_t { code4, f32, bf16, f16 };
+/// \brief What one stored element is: a 4-bit code, a signed 8-bit one whose level is itself, or a number.
+enum class element_kind : std::uint8_t { code4, f32, bf16, f16, code8 };
 
 /// \brief Bits of one stored element.
 PESC_HOST_DEVICE constexpr int bits_of(element_kind kind) {
-  return kind == element_kind::code4 ? 4 : kind == element_kind::f32 ? 32 : 16;
+  return kind == element_kind::code4   ? 4
+         : kind == element_kind::code8 ? 8
+         : kind == element_kind::f32   ? 32
+                                       : 16;
 }
 
 /// \brief A storage format as run-time numbers: all that kernels need to know of it.
 ///
-/// A weight is `levels[code] * scale of its block`. One kernel serves every 4-bit format, since the levels are data.
+/// A weight is `levels[code] * scale of its block`, plus the block's minimum where scales come with one. One kernel serves every 4-bit format, since the levels are data.
 struct format_info {
   element_kind element = element_kind::f32;
   scale_kind scales = scale_kind::none;
@@ -44,6 +47,12 @@ struct format_info {
   /// \brief Number of scales of `elements` weights.
   PESC_HOST_DEVICE constexpr index_t blocks(index_t elements) const {
     return scales == scale_kind::none ? 0 : ceil_div(elements, block);
+  }
+
+  /// \brief Whether such weights come from files only: `quantize` knows levels from -1 to 1 and scales without minimum.
+  PESC_HOST_DEVICE constexpr bool is_read_only() const {
+    return element == element_kind::code8 || scales == scale_kind::with_minimum ||
+           (element == element_kind::code4 && levels[order[15]] > 1.0f);
   }
 
   /// \brief Bytes of `elements` packed codes or numbers.

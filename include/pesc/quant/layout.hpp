@@ -29,8 +29,8 @@ using kernel_layout = std::conditional_t<std::is_same_v<Space, device_space>, fr
 ///
 /// 4-bit cell: for each group g of 8 columns and vector v of 16 rows, 64 bytes; a 32-bit lane is a row, and its
 /// nibble n (bits 4n to 4n + 3) is the code of column 8 g + n. Then the scales: `scales_per_row` runs of 64 floats
-/// (plain) or 64 bytes (double-quantised), one entry a row.
-/// Cell of numbers: [64 columns][64 rows].
+/// (plain) or 64 bytes (double-quantised), one entry a row; where scales come with a minimum, as many runs of these.
+/// Cell of numbers or 8-bit codes: [64 columns][64 rows], and the same scales.
 ///
 /// Where blocks begin and end on cell borders, a row of a cell has one scale (two for blocks of 32) and a larger
 /// block repeats its scale. Otherwise the matrix `straddles`: a row of a cell stores the two or three scales that touch
@@ -73,7 +73,8 @@ struct panel_layout {
     return panel_rows * cell_cols * bits_of(element) / 8;
   }
   PESC_HOST_DEVICE constexpr index_t scale_bytes() const {
-    return scales_per_row() * panel_rows * (scales == scale_kind::plain ? 4 : 1);
+    const index_t runs = scales == scale_kind::with_minimum ? 2 * scales_per_row() : scales_per_row();
+    return runs * panel_rows * (scales == scale_kind::double_quant ? 1 : 4);
   }
   PESC_HOST_DEVICE constexpr index_t cell_bytes() const { return code_bytes() + scale_bytes(); }
   PESC_HOST_DEVICE constexpr index_t panel_bytes() const { return cell_count() * cell_bytes(); }

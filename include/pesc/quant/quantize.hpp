@@ -90,6 +90,7 @@ template <QuantFormat Format, Scalar T>
 [[nodiscard]] quantized_matrix<Format, row_blocks> quantize(const format_info& info,
                                                             matrix_view<const T> weight,
                                                             const float* offset = nullptr) {
+  PESC_EXPECTS(!info.is_read_only(), info.name, ": weights of this format come from files only");
   quantized_matrix<Format, row_blocks> out(info, weight.rows, weight.cols);
   const index_t n = weight.size();
   buffer<T> flat;
@@ -131,7 +132,7 @@ template <QuantFormat Format, Scalar T>
   return quantize<Format>(Format::info(), weight);
 }
 
-/// \brief Value of flattened weight `i`: one multiplication in float.
+/// \brief Value of flattened weight `i`: one multiplication in float, and one addition where there is a minimum.
 template <QuantFormat Format>
 [[nodiscard]] float dequantized(const quantized_view<Format, row_blocks>& weight, index_t i) {
   const format_info& info = weight.format();
@@ -139,8 +140,11 @@ template <QuantFormat Format>
   float value = 0.0f;
   switch (info.element) {
     case element_kind::code4:
-      return info.levels[detail::row_block_code(weight.codes, i)] *
-             decode_scale(info.scales, weight.scales, i / info.block);
+      value = info.levels[detail::row_block_code(weight.codes, i)];
+      break;
+    case element_kind::code8:
+      value = static_cast<float>(static_cast<std::int8_t>(weight.codes[i]));
+      break;
     case element_kind::f32:
       std::memcpy(&value, weight.codes + 4 * i, 4);
       return value;
@@ -151,7 +155,10 @@ template <QuantFormat Format>
       std::memcpy(&half, weight.codes + 2 * i, 2);
       return to_float(f16{half});
   }
-  return value;
+  const float scale = decode_scale(info.scales, weight.scales, i / info.block);
+  return info.scales == scale_kind::with_minimum
+             ? mul_then_add(value, scale, weight.scales.minimum[i / info.block])
+             : value * scale;
 }
 
 /// \brief Writes all weights as `T`, rounded once from float, or first to `Via` and then to `T`.

@@ -81,6 +81,9 @@ class quantized_matrix : public detail::format_member<Format> {
                      (col_count == 0 || row_count <= (index_t{1} << 44) / col_count),
                  "weight of ", row_count, " x ", col_count, ": size out of range");
     PESC_EXPECTS(info.block >= 1, "weight blocks of ", info.block, ": must be positive");
+    PESC_EXPECTS(!info.is_read_only() || (info.block == 32 && col_count % 32 == 0), info.name, " weight of ",
+                 row_count, " x ", col_count, " in blocks of ", info.block,
+                 ": rows must be whole blocks of 32 weights");
     const index_t n = row_count * col_count;
     const index_t blocks = info.blocks(n);
     if constexpr (std::is_same_v<Layout, panels>) {
@@ -93,7 +96,9 @@ class quantized_matrix : public detail::format_member<Format> {
       if (info.scales == scale_kind::double_quant) scale_codes_ = buffer<std::uint8_t, Resource>(scales);
     } else {
       codes_ = buffer<std::uint8_t, Resource>(info.code_bytes(n));
-      if (info.scales == scale_kind::plain) absmax_ = buffer<float, Resource>(blocks);
+      if (info.scales == scale_kind::plain || info.scales == scale_kind::with_minimum)
+        absmax_ = buffer<float, Resource>(blocks);
+      if (info.scales == scale_kind::with_minimum) minimum_ = buffer<float, Resource>(blocks);
       if (info.scales == scale_kind::double_quant) scale_codes_ = buffer<std::uint8_t, Resource>(blocks);
     }
     if (info.scales == scale_kind::double_quant) {
@@ -108,12 +113,14 @@ class quantized_matrix : public detail::format_member<Format> {
 
   [[nodiscard]] vector_view<std::uint8_t, memory_space> codes() { return codes_.view(); }
   [[nodiscard]] vector_view<float, memory_space> absmax() { return absmax_.view(); }
+  [[nodiscard]] vector_view<float, memory_space> minimum() { return minimum_.view(); }
   [[nodiscard]] vector_view<std::uint8_t, memory_space> scale_codes() { return scale_codes_.view(); }
   [[nodiscard]] vector_view<float, memory_space> nested_absmax() { return nested_absmax_.view(); }
   [[nodiscard]] vector_view<float, memory_space> map() { return map_.view(); }
   [[nodiscard]] float& offset() { return offset_; }
   [[nodiscard]] vector_view<const std::uint8_t, memory_space> codes() const { return codes_.view(); }
   [[nodiscard]] vector_view<const float, memory_space> absmax() const { return absmax_.view(); }
+  [[nodiscard]] vector_view<const float, memory_space> minimum() const { return minimum_.view(); }
   [[nodiscard]] vector_view<const std::uint8_t, memory_space> scale_codes() const {
     return scale_codes_.view();
   }
@@ -127,16 +134,18 @@ class quantized_matrix : public detail::format_member<Format> {
   [[nodiscard]] std::uint8_t tail_nibble() const { return tail_nibble_; }
 
   [[nodiscard]] quantized_view<Format, Layout, memory_space> view() const {
-    return {this->format(),
-            codes_.data(),
-            {absmax_.data(), scale_codes_.data(), nested_absmax_.data(), map_.data(), offset_},
-            rows_,
-            cols_};
+    return {
+        this->format(),
+        codes_.data(),
+        {absmax_.data(), scale_codes_.data(), nested_absmax_.data(), map_.data(), offset_, minimum_.data()},
+        rows_,
+        cols_};
   }
 
   /// \brief Bytes of all tensors.
   [[nodiscard]] index_t bytes() const {
-    return codes_.size() + scale_codes_.size() + 4 * (absmax_.size() + nested_absmax_.size() + map_.size());
+    return codes_.size() + scale_codes_.size() +
+           4 * (absmax_.size() + minimum_.size() + nested_absmax_.size() + map_.size());
   }
 
  private:
@@ -144,6 +153,7 @@ class quantized_matrix : public detail::format_member<Format> {
   index_t cols_ = 0;
   buffer<std::uint8_t, Resource> codes_;
   buffer<float, Resource> absmax_;
+  buffer<float, Resource> minimum_;
   buffer<std::uint8_t, Resource> scale_codes_;
   buffer<float, Resource> nested_absmax_;
   buffer<float, Resource> map_;
@@ -174,9 +184,9 @@ void for_each_panel_scale(const panel_layout& layout, F&& f) {
       }
 }
 
-/// \brief Byte of the panels at which scale `i` of (`row`, `cell`) lies.
+/// \brief Byte of the panels at which scale `i` of (`row`, `cell`) lies; minima count on behind the scales.
 inline index_t panel_scale_byte(const panel_layout& layout, index_t row, index_t cell, index_t i) {
-  const index_t width = layout.scales == scale_kind::plain ? 4 : 1;
+  const index_t width = layout.scales == scale_kind::double_quant ? 1 : 4;
   return layout.offset(row / 64, cell) + layout.code_bytes() + (i * 64 + row % 64) * width;
 }
 
@@ -198,6 +208,9 @@ template <QuantFormat Format>
   PESC_EXPECTS(from.codes != nullptr, "weight of ", from.rows, " x ", from.cols, " without codes");
   PESC_EXPECTS(info.scales != scale_kind::plain || s.absmax != nullptr, info.name,
                " weight without its scales (absmax)");
+  const bool minima = info.scales == scale_kind::with_minimum;
+  PESC_EXPECTS(!minima || (s.absmax != nullptr && s.minimum != nullptr), info.name,
+               " weight without its scales and minima");
   PESC_EXPECTS(!nested || (s.codes != nullptr && s.nested_absmax != nullptr && s.map != nullptr), info.name,
                " weight with double-quantised scales needs their codes, nested_absmax and map");
   const panel_layout layout(info, from.rows, from.cols);
@@ -226,10 +239,13 @@ template <QuantFormat Format>
   if (info.scales != scale_kind::none)
     detail::for_each_panel_scale(layout, [&](index_t row, index_t cell, index_t i, index_t block) {
       std::uint8_t* place = out + detail::panel_scale_byte(layout, row, cell, i);
-      if (info.scales == scale_kind::plain)
-        std::memcpy(place, s.absmax + block, sizeof(float));
-      else
+      if (nested)
         *place = s.codes[block];
+      else
+        std::memcpy(place, s.absmax + block, sizeof(float));
+      if (minima)
+        std::memcpy(out + detail::panel_scale_byte(layout, row, cell, i + layout.scales_per_row()),
+                    s.minimum + block, sizeof(float));
     });
   std::copy_n(s.nested_absmax, to.nested_absmax().size, to.nested_absmax().begin());
   std::copy_n(s.map, to.map().size, to.map().begin());
@@ -271,10 +287,14 @@ template <QuantFormat Format>
   if (info.scales != scale_kind::none)
     detail::for_each_panel_scale(layout, [&](index_t row, index_t cell, index_t i, index_t block) {
       const std::uint8_t* place = source + detail::panel_scale_byte(layout, row, cell, i);
-      if (info.scales == scale_kind::plain)
-        std::memcpy(&to.absmax()[block], place, sizeof(float));
-      else
+      if (info.scales == scale_kind::double_quant)
         to.scale_codes()[block] = *place;
+      else
+        std::memcpy(&to.absmax()[block], place, sizeof(float));
+      if (info.scales == scale_kind::with_minimum)
+        std::memcpy(&to.minimum()[block],
+                    source + detail::panel_scale_byte(layout, row, cell, i + layout.scales_per_row()),
+                    sizeof(float));
     });
   std::copy(from.nested_absmax().begin(), from.nested_absmax().end(), to.nested_absmax().begin());
   std::copy(from.map().begin(), from.map().end(), to.map().begin());

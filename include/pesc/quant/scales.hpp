@@ -12,14 +12,14 @@
 namespace pesc {
 
 /// \brief How the scales of blocks are stored.
-enum class scale_kind : std::uint8_t { none, plain, double_quant };
+enum class scale_kind : std::uint8_t { none, plain, double_quant, with_minimum };
 
 /// \brief Blocks of scales that share one second-level scale under double quantisation.
 inline constexpr int nested_block = 256;
 
 /// \brief The stored tensors of a matrix's scales, as a checkpoint holds them; unused ones are null.
 ///
-/// plain: `absmax[b]`. double_quant: `map[codes[b]] * nested_absmax[b / 256] + offset`.
+/// plain and with_minimum: `absmax[b]`. double_quant: `map[codes[b]] * nested_absmax[b / 256] + offset`.
 template <class Space = host_space>
 struct scale_tensors {
   const float* absmax = nullptr;
@@ -27,6 +27,7 @@ struct scale_tensors {
   const float* nested_absmax = nullptr;
   const float* map = nullptr;  ///< 256 entries
   float offset = 0;
+  const float* minimum = nullptr;  ///< with_minimum: one per block, added to its weights
 };
 
 /// \brief Scale of block `b`. Multiplication, rounding, addition: the file format fixes these bits (QLoRA, section 3).
@@ -54,6 +55,15 @@ struct double_quant {
   }
 };
 
+/// \brief One float per block, and one that is added to every weight of it.
+struct scales_with_minimum {
+  static constexpr scale_kind kind = scale_kind::with_minimum;
+  template <class Space>
+  PESC_HOST_DEVICE static float decode(const scale_tensors<Space>& s, index_t b) {
+    return s.absmax[b];
+  }
+};
+
 /// \brief Storage without scales.
 struct no_scales {
   static constexpr scale_kind kind = scale_kind::none;
@@ -72,12 +82,13 @@ concept ScaleCodec = requires(const scale_tensors<host_space>& tensors, index_t 
 
 static_assert(ScaleCodec<plain_scales>);
 static_assert(ScaleCodec<double_quant<>>);
+static_assert(ScaleCodec<scales_with_minimum>);
 static_assert(ScaleCodec<no_scales>);
 
 /// \brief Scale of block `b`, of whichever kind.
 template <class Space>
 PESC_HOST_DEVICE inline float decode_scale(scale_kind kind, const scale_tensors<Space>& s, index_t b) {
-  if (kind == scale_kind::plain) return plain_scales::decode(s, b);
+  if (kind == scale_kind::plain || kind == scale_kind::with_minimum) return plain_scales::decode(s, b);
   if (kind == scale_kind::double_quant) return double_quant<>::decode(s, b);
   return 1.0f;
 }

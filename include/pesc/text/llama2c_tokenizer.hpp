@@ -50,6 +50,8 @@ struct llama2c_tokenizer {
       detail::raise<format_error>(detail::concat(file, " has ", parts.pieces.size(),
                                                  " pieces, the embedding has ", pieces,
                                                  " rows. Use the tokenizer that belongs to the model."));
+    // The file names its marks in a form of its own.
+    parts.added = added_tokens{{{"<s>", 1, true}, {"</s>", 2, true}}, file};
     parts.merges = merge_table::from_scores(parts.pieces, scores);
     return tokenizer{std::move(parts)};
   }

@@ -34,6 +34,35 @@ struct utf8_step {
   return {character, length};
 }
 
+/// \brief The code point of one whole UTF-8 character, as `utf8_first` finds it.
+[[nodiscard]] constexpr char32_t code_point_of(std::string_view character) {
+  const auto at = [&](std::size_t i) {
+    return static_cast<char32_t>(static_cast<unsigned char>(character[i]));
+  };
+  if (character.size() == 1) return at(0);
+  char32_t out = at(0) & (0x7Fu >> character.size());
+  for (std::size_t i = 1; i < character.size(); ++i) out = out << 6 | (at(i) & 0x3Fu);
+  return out;
+}
+
+/// \brief Appends a code point below U+110000 as UTF-8.
+inline void append_utf8(std::string& out, char32_t c) {
+  const auto put = [&](char32_t byte) { out += static_cast<char>(static_cast<unsigned char>(byte)); };
+  if (c < 0x80) return put(c);
+  if (c < 0x800) {
+    put(0xC0 | c >> 6);
+  } else {
+    if (c < 0x10000) {
+      put(0xE0 | c >> 12);
+    } else {
+      put(0xF0 | c >> 18);
+      put(0x80 | (c >> 12 & 0x3F));
+    }
+    put(0x80 | (c >> 6 & 0x3F));
+  }
+  put(0x80 | (c & 0x3F));
+}
+
 /// \brief Byte offset of the first place that is not UTF-8; the size of the text when all of it is.
 [[nodiscard]] constexpr std::size_t find_invalid_utf8(std::string_view text) {
   std::size_t i = 0;

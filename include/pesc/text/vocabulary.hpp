@@ -19,6 +19,7 @@ enum class piece_kind : std::uint8_t {
   byte,     ///< one byte, written as <0xNN>
   control,  ///< a mark such as the start of a text; never comes from text
   unknown,  ///< stands for what no piece covers
+  literal,  ///< text that comes only from being cut out whole, never from joining
 };
 
 /// \brief Pieces by id and ids by piece. A value: copies share nothing.

@@ -75,37 +75,22 @@ struct token_summary {
   index_t no_target = 0;  ///< records left out: no target token within `max_tokens`
 };
 
-/// \brief Tokenises records: begin token, prompt and target encoded as one text, end token, cut at
-/// `max_tokens`.
+/// \brief Tokenises records in any way, cut at `max_tokens`.
 ///
-/// A token that reaches over the end of the prompt belongs to the target, so every byte of the target is
-/// learnt.
-///
+/// \param encode  `encode(record, ids)` fills the empty `ids` with a whole record and returns where its target begins
 /// \throws format_error when no record is left
-template <TextEncoder Encode>
-[[nodiscard]] token_records tokenize_records(const std::vector<text_record>& records, Encode&& encode,
-                                             const token_options& options, token_summary& summary) {
-  PESC_EXPECTS(options.max_tokens >= 2, "records are cut at ", options.max_tokens,
-               " tokens, expected 2 or more");
+template <class Encode>
+  requires std::invocable < Encode&, const text_record&, std::vector<std::int32_t>
+& > [[nodiscard]] token_records tokenize_records(const std::vector<text_record>& records, Encode&& encode,
+                                                 index_t max_tokens, token_summary& summary) {
+  PESC_EXPECTS(max_tokens >= 2, "records are cut at ", max_tokens, " tokens, expected 2 or more");
   token_records out;
   summary = {};
-  const std::size_t most = static_cast<std::size_t>(options.max_tokens);
+  const std::size_t most = static_cast<std::size_t>(max_tokens);
   std::vector<std::int32_t> ids;
   for (const text_record& record : records) {
     ids.clear();
-    if (options.begin >= 0) ids.push_back(options.begin);
-    const std::size_t special = ids.size();
-    const std::vector<std::int32_t> text = encode(std::string_view{record.prompt + record.target});
-    ids.insert(ids.end(), text.begin(), text.end());
-    if (record.ends && options.end >= 0) ids.push_back(options.end);
-
-    std::size_t begin = special;
-    if (!record.prompt.empty()) {
-      const std::vector<std::int32_t> prompt = encode(std::string_view{record.prompt});
-      const auto differ = std::mismatch(text.begin(), text.end(), prompt.begin(), prompt.end());
-      begin += static_cast<std::size_t>(differ.first - text.begin());
-    }
-    begin = std::max<std::size_t>(begin, 1);
+    const std::size_t begin = std::max<std::size_t>(encode(record, ids), 1);
     if (ids.size() > most) {
       ++summary.cut;
       ids.resize(most);
@@ -121,9 +106,30 @@ template <TextEncoder Encode>
   summary.tokens = out.tokens();
   if (out.empty())
     detail::raise<format_error>(detail::concat("none of ", records.size(),
-                                               " records has a target token within ", options.max_tokens,
+                                               " records has a target token within ", max_tokens,
                                                " tokens. Allow longer records"));
   return out;
+}
+
+/// \brief The same with begin token, prompt and target encoded as one text, end token.
+///
+/// A token that reaches over the end of the prompt belongs to the target, so every byte of the target is
+/// learnt.
+template <TextEncoder Encode>
+[[nodiscard]] token_records tokenize_records(const std::vector<text_record>& records, Encode&& encode,
+                                             const token_options& options, token_summary& summary) {
+  const auto whole = [&](const text_record& record, std::vector<std::int32_t>& ids) {
+    if (options.begin >= 0) ids.push_back(options.begin);
+    std::size_t begin = ids.size();
+    const std::vector<std::int32_t> text = encode(std::string_view{record.prompt + record.target});
+    ids.insert(ids.end(), text.begin(), text.end());
+    if (record.ends && options.end >= 0) ids.push_back(options.end);
+    if (record.prompt.empty()) return begin;
+    const std::vector<std::int32_t> prompt = encode(std::string_view{record.prompt});
+    const auto differ = std::mismatch(text.begin(), text.end(), prompt.begin(), prompt.end());
+    return begin + static_cast<std::size_t>(differ.first - text.begin());
+  };
+  return tokenize_records(records, whole, options.max_tokens, summary);
 }
 
 /// \brief One line about a data set for the table before the start of a run.

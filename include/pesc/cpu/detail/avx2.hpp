@@ -126,6 +126,10 @@ template <Scalar T>
     }
   }
 }
+/// \brief `width` signed 8-bit codes as floats.
+[[gnu::always_inline]] inline vec load_codes(const std::int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 /// \brief Rounds to nearest, ties to even, the bits of `from_float`.
 template <Scalar T>
 [[gnu::always_inline]] inline void store_as(T* p, vec x) {

@@ -133,6 +133,10 @@ template <Scalar T>
     }
   }
 }
+/// \brief `width` signed 8-bit codes as floats.
+[[gnu::always_inline]] inline vec load_codes(const std::int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 /// \brief Rounds to nearest, ties to even, the bits of `from_float`.
 template <Scalar T>
 [[gnu::always_inline]] inline void store_as(T* p, vec x) {

@@ -37,6 +37,7 @@ struct kernels : avx512::kernels {
   static inline frozen_plan plan(const frozen_weight& w, bool transposed, index_t tokens, bool round_bf16) {
     frozen_plan p = avx512::kernels::plan(w, transposed, tokens, round_bf16);
     if (!round_bf16 || w.layout.element != element_kind::code4 || w.layout.straddles()) return p;
+    if (transposed && w.layout.scales == scale_kind::with_minimum) return p;
     if (!transposed) {
       p.path = frozen_path::fused_bf16;
       p.blocks.most = fused_tokens;

@@ -31,6 +31,9 @@ struct pair_table {
 struct fused_pairs : pair_product {
   using table = pair_table;
   static constexpr index_t steps = 4;  ///< elements of one token for 8 columns
+  static float sum_of(element pair) {
+    return std::bit_cast<float>(pair << 16) + std::bit_cast<float>(pair & 0xFFFF0000u);
+  }
 
   template <std::size_t Step>
   [[gnu::always_inline]] static inline vec decode(__m512i codes, const pair_table& table) {

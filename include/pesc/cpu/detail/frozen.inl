@@ -21,6 +21,7 @@ struct frozen_kernels {
   static inline frozen_plan plan(const frozen_weight& w, bool transposed, index_t tokens, bool round_bf16) {
     frozen_plan p{frozen_path::tile, transposed, round_bf16, {tokens, block_rows}};
     if (w.layout.element != element_kind::code4 || w.layout.straddles()) return p;
+    if (transposed && w.layout.scales == scale_kind::with_minimum) return p;
     if (tokens > (transposed ? fused_transposed_limit : fused_limit)) return p;
     p.path = transposed ? frozen_path::fused_transposed : frozen_path::fused;
     p.blocks.most = transposed ? fused_transposed_tokens : fused_tokens;

@@ -13,6 +13,12 @@ namespace pesc::cpu {
 inline namespace PESC_CPU_ABI {
 namespace detail {
 
+/// \brief What a level of one block is multiplied by, and what is added then.
+struct block_scale {
+  float factor = 1;
+  float minimum = 0;
+};
+
 /// \brief A frozen weight as numbers and pointers, for kernels that know no formats.
 struct frozen_weight {
   panel_layout layout{};

@@ -6,6 +6,22 @@
 // without their scale; the sum of a cell is scaled once. Codes are read in the order of addresses, scales
 // after the codes of their cell: memory then sees one forward stream.
 
+/// \brief sums += the sum of each token's `elements` times the minimum of each row.
+template <class Product, std::size_t Tokens>
+inline void add_minimum(const typename Product::element* x, index_t elements, const float* minimum,
+                        float (&sums)[Tokens][64]) {
+  constexpr std::size_t chains = 4;
+  float sum[chains][Tokens] = {};
+  for (index_t i = 0; i < elements; i += chains)
+    for (auto& chain : sum)
+      for (float& total : chain) total += Product::sum_of(*x++);
+  for (std::size_t t = 0; t < Tokens; ++t) {
+    const vec s = simd::set((sum[0][t] + sum[1][t]) + (sum[2][t] + sum[3][t]));
+    for (index_t row = 0; row < 64; row += simd::width)
+      simd::store(sums[t] + row, simd::fmadd(s, simd::load(minimum + row), simd::load(sums[t] + row)));
+  }
+}
+
 /// \brief y[tokens, 64] (+)= x W^T for one panel and `Tokens` tokens, packed [k / element][Tokens].
 ///
 /// `Stream` tells that these codes are not read again by a further block of tokens.
@@ -27,6 +43,11 @@ template <class Product, std::size_t Tokens, bool Stream>
       }
       if (begin == 0) read_scales(w, panel, cell, scales);
       add_scaled<Tokens>(part, scales.scale[begin / groups], sums);
+      if (scales.minimum[0] != nullptr) {
+        const index_t elements = groups * Product::steps;
+        add_minimum<Product, Tokens>(x - elements * static_cast<index_t>(Tokens), elements,
+                                     scales.minimum[begin / groups], sums);
+      }
     }
   }
   const index_t rows = std::min<index_t>(64, w.layout.rows - panel * 64);

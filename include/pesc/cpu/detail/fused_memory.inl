@@ -15,6 +15,7 @@ struct partial_sums {
 struct fused_product : float_product {
   using table = code_table;
   static constexpr index_t steps = 8;  ///< elements of one token for 8 columns
+  static float sum_of(element x) { return x; }
 };
 
 template <std::size_t Tokens, std::size_t... K>

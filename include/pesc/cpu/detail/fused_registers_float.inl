@@ -4,6 +4,7 @@
 struct fused_product : float_product {
   using table = code_table;
   static constexpr index_t steps = 8;  ///< elements of one token for 8 columns
+  static float sum_of(element x) { return x; }
 
   template <std::size_t Step>
   [[gnu::always_inline]] static vec decode(__m512i codes, const code_table& levels) {

@@ -6,12 +6,21 @@
 // [k][rows] for x W^T, [row][k] for x W. A weight is level * scale, one multiplication, on every path that
 // writes weights out.
 
+/// \brief How many scales a row of a cell has.
+enum scales_of_cell : int {
+  whole_cell = 1,
+  halves = 2,
+  straddling = 3,  ///< up to three, with boundaries between them
+  halves_with_minimum = 4
+};
+
 /// \brief Scales of one cell: up to three for each row, and the columns at which the second and third begin.
 ///
 /// Also keeps the second-level scales of its rows while a product walks along a panel.
 struct cell_scales {
-  const float* scale[3] = {};  ///< [64] each
-  index_t count = 1;           ///< 1: one scale per row; 2: one for each half; 3: three with boundaries
+  const float* scale[3] = {};    ///< [64] each
+  const float* minimum[2] = {};  ///< of the same rows and halves, for `halves_with_minimum`
+  index_t count = whole_cell;
   alignas(64) float boundary[2][64];
   alignas(64) float decoded[3][64];
   alignas(64) float nested[64];
@@ -56,7 +65,7 @@ inline void read_scales_singly(const frozen_weight& w, index_t panel, index_t ce
                                    w.nested_absmax[std::min(first + i, last) / nested_block], w.offset);
       out.decoded[i][r] = r < rows ? value : 0.0f;
     }
-    if (out.count < 3) continue;
+    if (out.count != straddling) continue;
     for (index_t i = 0; i < 2; ++i)
       out.boundary[i][r] = i + 1 < per_row ? static_cast<float>(layout.boundary(row, cell, i + 1)) : 64.0f;
     if (per_row < 3) out.decoded[2][r] = 0.0f;
@@ -68,8 +77,16 @@ inline void read_scales_singly(const frozen_weight& w, index_t panel, index_t ce
 inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cell_scales& out) {
   const panel_layout& layout = w.layout;
   const std::uint8_t* stored = w.bytes + layout.offset(panel, cell) + layout.code_bytes();
-  out.count = layout.straddles() ? 3 : layout.scales_per_row();
-  if (out.count < 3 && layout.scales == scale_kind::plain) {
+  out.count = layout.straddles()                          ? static_cast<index_t>(straddling)
+              : layout.scales == scale_kind::with_minimum ? static_cast<index_t>(halves_with_minimum)
+                                                          : layout.scales_per_row();
+  if (out.count == halves_with_minimum) {
+    const auto* runs = reinterpret_cast<const float*>(stored);
+    for (index_t i = 0; i < 2; ++i) {
+      out.scale[i] = runs + i * 64;
+      out.minimum[i] = runs + (2 + i) * 64;
+    }
+  } else if (out.count < straddling && layout.scales == scale_kind::plain) {
     for (index_t i = 0; i < out.count; ++i) out.scale[i] = reinterpret_cast<const float*>(stored) + i * 64;
   } else if (out.count == 1) {
     if (out.panel != panel || cell < out.nested_begin || cell >= out.nested_end)
@@ -84,7 +101,7 @@ inline void read_scales(const frozen_weight& w, index_t panel, index_t cell, cel
 /// \brief The scales of column `k` for the rows from `row` on; `Count` is that of the cell.
 template <int Count>
 [[gnu::always_inline]] inline vec row_scales(const cell_scales& s, index_t row, index_t k) {
-  if constexpr (Count < 3) return simd::load(s.scale[Count == 1 ? 0 : k / 32] + row);
+  if constexpr (Count != straddling) return simd::load(s.scale[Count == whole_cell ? 0 : k / 32] + row);
   const vec column = simd::set(static_cast<float>(k));
   const vec later = simd::select(simd::less(column, simd::load(s.boundary[1] + row)),
                                  simd::load(s.scale[1] + row), simd::load(s.scale[2] + row));
@@ -95,11 +112,31 @@ template <int Count>
 /// \brief The scales of row `row` for the columns from `k` on.
 template <int Count>
 [[gnu::always_inline]] inline vec col_scales(const cell_scales& s, index_t row, index_t k) {
-  if constexpr (Count < 3) return simd::set(s.scale[Count == 1 ? 0 : k / 32][row]);
+  if constexpr (Count != straddling) return simd::set(s.scale[Count == whole_cell ? 0 : k / 32][row]);
   const vec column = simd::add(simd::iota(), simd::set(static_cast<float>(k)));
   const vec later = simd::select(simd::less(column, simd::set(s.boundary[1][row])),
                                  simd::set(s.scale[1][row]), simd::set(s.scale[2][row]));
   return simd::select(simd::less(column, simd::set(s.boundary[0][row])), simd::set(s.scale[0][row]), later);
+}
+
+/// \brief Levels of column `k` for the rows from `row` on as weights.
+template <int Count>
+[[gnu::always_inline]] inline vec scale_rows(vec levels, const cell_scales& s, index_t row, index_t k) {
+  const vec scale = row_scales<Count>(s, row, k);
+  if constexpr (Count == halves_with_minimum)
+    return simd::mul_then_add(levels, scale, simd::load(s.minimum[k / 32] + row));
+  else
+    return simd::mul(levels, scale);
+}
+
+/// \brief Levels of row `row` for the columns from `k` on as weights.
+template <int Count>
+[[gnu::always_inline]] inline vec scale_cols(vec levels, const cell_scales& s, index_t row, index_t k) {
+  const vec scale = col_scales<Count>(s, row, k);
+  if constexpr (Count == halves_with_minimum)
+    return simd::mul_then_add(levels, scale, simd::set(s.minimum[k / 32][row]));
+  else
+    return simd::mul(levels, scale);
 }
 
 /// \brief Where vectors of a tile go: slivers of `sliver_cols` columns, `sliver_stride` apart.
@@ -119,7 +156,7 @@ template <int Count, std::size_t... I>
 [[gnu::always_inline]] inline void store_cols(const vec (&w)[8], const cell_scales& scales, index_t row,
                                               index_t k, tile_place out, std::index_sequence<I...>) {
   (simd::store(out.at(k + static_cast<index_t>(I), row),
-               simd::mul(w[I], row_scales<Count>(scales, row, k + static_cast<index_t>(I)))),
+               scale_rows<Count>(w[I], scales, row, k + static_cast<index_t>(I))),
    ...);
 }
 
@@ -127,7 +164,7 @@ template <int Count, std::size_t... I>
 [[gnu::always_inline]] inline void store_rows(const vec (&w)[8], const cell_scales& scales, index_t row,
                                               index_t k, tile_place out, std::index_sequence<I...>) {
   (simd::store(out.at(row + static_cast<index_t>(I), k),
-               simd::mul(w[I], col_scales<Count>(scales, row + static_cast<index_t>(I), k))),
+               scale_cols<Count>(w[I], scales, row + static_cast<index_t>(I), k)),
    ...);
 }
 
@@ -162,6 +199,25 @@ inline void decode_either(const std::uint8_t* codes, const code_table& table, co
              : decode_cell<Count>(codes, table, scales, out);
 }
 
+/// \brief 8-bit codes of a cell, one scale for each half of a row, to a tile.
+inline void decode_code8_cell(const std::int8_t* codes, const cell_scales& scales, tile_place out) {
+  for (index_t k = 0; k < 64; ++k)
+    for (index_t row = 0; row < 64; row += simd::width)
+      simd::store(out.at(k, row), scale_rows<halves>(simd::load_codes(codes + k * 64 + row), scales, row, k));
+}
+
+inline void decode_code8_cell_transposed(const std::int8_t* codes, const cell_scales& scales,
+                                         tile_place out) {
+  for (index_t k = 0; k < 64; k += simd::width)
+    for (index_t row = 0; row < 64; row += simd::width) {
+      vec block[simd::width];
+      for (index_t i = 0; i < simd::width; ++i)
+        block[i] = scale_rows<halves>(simd::load_codes(codes + (k + i) * 64 + row), scales, row, k + i);
+      simd::transpose(block);
+      for (index_t i = 0; i < simd::width; ++i) simd::store(out.at(row + i, k), block[i]);
+    }
+}
+
 template <Scalar T>
 inline void convert_cell(const T* numbers, tile_place out) {
   for (index_t k = 0; k < 64; ++k)
@@ -186,9 +242,14 @@ inline void decode_any_cell(const frozen_weight& w, const code_table& table, ind
   const std::uint8_t* bytes = w.bytes + w.layout.offset(panel, cell);
   if (w.layout.element == element_kind::code4) {
     read_scales(w, panel, cell, scales);
-    scales.count == 1   ? decode_either<1>(bytes, table, scales, transposed, out)
-    : scales.count == 2 ? decode_either<2>(bytes, table, scales, transposed, out)
-                        : decode_either<3>(bytes, table, scales, transposed, out);
+    scales.count == whole_cell   ? decode_either<whole_cell>(bytes, table, scales, transposed, out)
+    : scales.count == halves     ? decode_either<halves>(bytes, table, scales, transposed, out)
+    : scales.count == straddling ? decode_either<straddling>(bytes, table, scales, transposed, out)
+                                 : decode_either<halves_with_minimum>(bytes, table, scales, transposed, out);
+  } else if (w.layout.element == element_kind::code8) {
+    read_scales(w, panel, cell, scales);
+    const auto* codes = reinterpret_cast<const std::int8_t*>(bytes);
+    transposed ? decode_code8_cell_transposed(codes, scales, out) : decode_code8_cell(codes, scales, out);
   } else if (w.layout.element == element_kind::f32) {
     const auto* numbers = reinterpret_cast<const float*>(bytes);
     transposed ? convert_cell_transposed(numbers, out) : convert_cell(numbers, out);

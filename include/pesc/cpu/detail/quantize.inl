@@ -29,13 +29,17 @@ struct quantize_kernels {
         store_some(out.row(panel * 64 + r) + cell * 64 + k, simd::load(place.at(r, k)), cols - k);
   }
 
-  /// \brief `n` weights with one scale from flattened weight `i` on, codes in the order of checkpoints.
+  /// \brief `n` weights of one block from flattened weight `i` on, codes in the order of checkpoints.
   template <Scalar T>
-  static inline void dequantize_run(const frozen_weight& w, index_t i, index_t n, float scale, T* out) {
+  static inline void dequantize_run(const frozen_weight& w, index_t i, index_t n, block_scale scale, T* out) {
+    if (w.layout.scales == scale_kind::with_minimum || w.layout.element == element_kind::code8) {
+      for (index_t end = i + n; i < end; ++i) *out++ = single(w, i, scale, T{});
+      return;
+    }
     const code_table table(w);
     const index_t end = i + n;
     for (; i < end && i % 2 != 0; ++i) *out++ = single(w, i, scale, T{});
-    const vec scales = simd::set(scale);
+    const vec scales = simd::set(scale.factor);
     for (; i + 32 <= end; i += 32, out += 32) {
       vec block[32 / simd::width];
       decode_run(w.bytes + i / 2, table, block);
@@ -89,7 +93,12 @@ struct quantize_kernels {
   }
 
   template <Scalar T>
-  static inline T single(const frozen_weight& w, index_t i, float scale, T) {
-    return from_float<T>(w.levels[pesc::detail::row_block_code(w.bytes, i)] * scale);
+  static inline T single(const frozen_weight& w, index_t i, block_scale scale, T) {
+    const float level = w.layout.element == element_kind::code8
+                            ? static_cast<float>(static_cast<std::int8_t>(w.bytes[i]))
+                            : w.levels[pesc::detail::row_block_code(w.bytes, i)];
+    return from_float<T>(w.layout.scales == scale_kind::with_minimum
+                             ? pesc::mul_then_add(level, scale.factor, scale.minimum)
+                             : level * scale.factor);
   }
 };

@@ -123,6 +123,10 @@ template <Scalar T>
 inline vec load_as_float(const T* p) {
   return lanes([&](int i) { return to_float(p[i]); });
 }
+/// \brief `width` signed 8-bit codes as floats.
+inline vec load_codes(const std::int8_t* p) {
+  return lanes([&](int i) { return static_cast<float>(p[i]); });
+}
 /// \brief Rounds to nearest, ties to even.
 template <Scalar T>
 inline void store_as(T* p, const vec& x) {
