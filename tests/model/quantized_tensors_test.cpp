@@ -54,6 +54,7 @@ struct damaged {
     copy = *found;
     if (!values.empty()) {
       copy.bytes = std::as_bytes(std::span{values});
+      copy.size = static_cast<index_t>(copy.bytes.size());
       copy.shape = {static_cast<index_t>(values.size())};
     }
     if (!type.empty()) copy.dtype = pesc::element_type_named(type), copy.dtype_name = type;
