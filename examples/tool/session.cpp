@@ -16,10 +16,13 @@ cpu::isa instruction_set(const machine& m) {
   refuse_usage("--isa ", m.isa, ": expected auto, scalar, avx2, avx512 or avx512_bf16");
 }
 
-loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
-                          const weight_options& format) {
+loaded_model<> open_model(const std::string& path, const machine& m, bool quiet, const weight_options& format,
+                          const adapter_choice& adapter) {
   try {
-    loaded_model<> out = load_model<>({.path = path, .adapter = {}, .map = m.map}, format);
+    weight_options options = format;
+    options.requantize = adapter.requantize;
+    loaded_model<> out = load_model<>(
+        {.path = path, .adapter = adapter.folder, .merge = adapter.merge, .map = m.map}, options);
     warn(out.warnings, quiet);
     return out;
   } catch (const numeric_error& e) {
