@@ -19,6 +19,7 @@ namespace {
 struct chat_options {
   std::string model, form, system, tokenizer;
   std::string weights = "keep";
+  adapter_choice adapter;
   machine on;
   sampling_options sampling{.seed = 1};
   index_t max_tokens = 512, context = 2048;
@@ -162,7 +163,7 @@ chat_template form_of(const chat_options& o, const tokenizer& tokens) {
 }
 
 int chat_command(const chat_options& o) {
-  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)});
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)}, o.adapter);
   const opened_tokenizer tokens = open_tokenizer(o.tokenizer, loaded);
   const chat_template form = form_of(o, tokens.text);
   const auto model = make_session(o.on, std::move(loaded), 0);
@@ -206,6 +207,7 @@ command add_chat(CLI::App& program) {
              "Draw from the likeliest tokens that have this probability");
   add_seed_option(app, o->sampling.seed);
   add_tokenizer_option(app, o->tokenizer);
+  add_adapter_options(app, o->adapter);
   add_weights_option(app, o->weights);
   add_machine_options(app, o->on);
   add_quiet_option(app, o->quiet);

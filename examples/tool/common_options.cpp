@@ -19,6 +19,13 @@ void add_machine_options(CLI::App& app, machine& m) {
   app.add_flag("--mmap", m.map, "Map model files instead of reading them");
 }
 
+void add_adapter_options(CLI::App& app, adapter_choice& adapter) {
+  app.add_option("--adapter", adapter.folder, "Folder of a PEFT adapter that is read with the model");
+  app.add_flag("--merge", adapter.merge, "Add low-rank updates to the weights instead of keeping them apart");
+  app.add_flag("--requantize", adapter.requantize,
+               "With --merge: quantise 4-bit weights again, which loses precision");
+}
+
 void add_tokenizer_option(CLI::App& app, std::string& file) {
   app.add_option("--tokenizer", file,
                  "Tokenizer file, where the model does not bring one: tokenizer.json, tokenizer.model, "

@@ -19,6 +19,9 @@ void add_machine_options(CLI::App& app, machine& m);
 /// \brief Adds --isa and --threads alone, for a command whose compute type comes from elsewhere.
 void add_thread_options(CLI::App& app, machine& m);
 
+/// \brief Adds --adapter, --merge and --requantize.
+void add_adapter_options(CLI::App& app, adapter_choice& adapter);
+
 void add_tokenizer_option(CLI::App& app, std::string& file);
 CLI::Option* add_seed(CLI::App& app, const std::string& name, std::uint64_t& seed, const std::string& text);
 void add_seed_option(CLI::App& app, std::uint64_t& seed);

@@ -15,6 +15,7 @@ struct craft_options {
   index_t experts = 8, top_k = 2, rank = 16, lora = 8;
   double alpha = 16.0, adapter_scale = 1.0;
   std::uint64_t seed = 1;
+  adapter_choice adapter;
   machine on;
   bool quiet = false;
 };
@@ -30,7 +31,9 @@ void check_sizes(const craft_options& o, const llama_config& config) {
 }
 
 int craft_command(const craft_options& o) {
-  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, o.block)});
+  if (!o.adapter.folder.empty() && !o.adapter.merge)
+    refuse_usage("--adapter without --merge: a crafted model gets low-rank updates of its own (--lora)");
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, o.block)}, o.adapter);
   if (loaded.sparse() || loaded.lora)
     pesc::detail::raise<format_error>(
         o.model + ": this model is crafted already. Tune it: pesc tune --model " + o.model);
@@ -74,6 +77,7 @@ command add_craft(CLI::App& program) {
              "How frozen projections are stored");
   add_number<index_t>(app, "--block", o->block, 32, 4096, "Weights that share a scale, a power of two");
   add_seed_option(app, o->seed);
+  add_adapter_options(app, o->adapter);
   add_tokenizer_option(app, o->tokenizer);
   add_machine_options(app, o->on);
   add_quiet_option(app, o->quiet);

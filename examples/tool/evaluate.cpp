@@ -14,6 +14,7 @@ struct evaluate_options {
   data_options reading;
   index_t length = 0;
   std::string weights = "keep";
+  adapter_choice adapter;
   machine on;
   bool quiet = false;
 };
@@ -25,7 +26,7 @@ void print_line(std::FILE* to, const std::string& path, const evaluation& found)
 }
 
 int evaluate_command(const evaluate_options& o) {
-  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)});
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)}, o.adapter);
   const opened_tokenizer tokens = open_tokenizer(o.tokenizer, loaded);
   const llama_config config = loaded.config.llama;
   if (o.length > config.max_positions)
@@ -67,6 +68,7 @@ command add_evaluate(CLI::App& program) {
   add_number<index_t>(app, "--skip-bad", o->reading.skip_bad, 0, 1'000'000'000,
                       "Go on after this many bad lines");
   add_number<index_t>(app, "--piece", o->reading.pieces, 1, 1'000'000, "Characters of a piece of plain text");
+  add_adapter_options(app, o->adapter);
   add_tokenizer_option(app, o->tokenizer);
   add_weights_option(app, o->weights);
   add_machine_options(app, o->on);

@@ -9,6 +9,7 @@ namespace {
 struct generate_options {
   std::string model, prompt, tokenizer;
   std::string weights = "keep";
+  adapter_choice adapter;
   machine on;
   sampling_options sampling{.seed = 1};
   index_t max_tokens = 64;
@@ -16,7 +17,7 @@ struct generate_options {
 };
 
 int generate_command(const generate_options& o) {
-  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)});
+  loaded_model<> loaded = open_model(o.model, o.on, o.quiet, {format_named(o.weights, 64)}, o.adapter);
   const opened_tokenizer tokens = open_tokenizer(o.tokenizer, loaded);
   const auto model = make_session(o.on, std::move(loaded), 0);
   std::fputs(o.prompt.c_str(), stdout);
@@ -47,6 +48,7 @@ command add_generate(CLI::App& program) {
   add_number(app, "--top-p", o->sampling.top_p, 1e-6, 1.0,
              "Draw from the likeliest tokens that have this probability");
   add_seed_option(app, o->sampling.seed);
+  add_adapter_options(app, o->adapter);
   add_tokenizer_option(app, o->tokenizer);
   add_weights_option(app, o->weights);
   add_machine_options(app, o->on);

@@ -107,8 +107,8 @@ int main(int argc, char** argv) {
   const std::vector<std::pair<std::string, tool::command>> commands = {
       {"craft", tool::add_craft(program)},       {"tune", tool::add_tune(program)},
       {"evaluate", tool::add_evaluate(program)}, {"generate", tool::add_generate(program)},
-      {"chat", tool::add_chat(program)},         {"inspect", tool::add_inspect(program)},
-      {"demo", tool::add_demo(program)}};
+      {"chat", tool::add_chat(program)},         {"convert", tool::add_convert(program)},
+      {"inspect", tool::add_inspect(program)},   {"demo", tool::add_demo(program)}};
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

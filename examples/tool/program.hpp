@@ -38,6 +38,7 @@ command add_tune(CLI::App& program);
 command add_evaluate(CLI::App& program);
 command add_generate(CLI::App& program);
 command add_chat(CLI::App& program);
+command add_convert(CLI::App& program);
 command add_inspect(CLI::App& program);
 command add_demo(CLI::App& program);
 

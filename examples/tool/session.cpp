@@ -17,13 +17,15 @@ cpu::isa instruction_set(const machine& m) {
   refuse_usage("--isa ", m.isa, ": expected auto, scalar, avx2, avx512 or avx512_bf16");
 }
 
-loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
-                          const weight_options& format) {
+loaded_model<> open_model(const std::string& path, const machine& m, bool quiet, const weight_options& format,
+                          const adapter_choice& adapter) {
   try {
     load_progress progress(path, quiet);
     weight_options options = format;
+    options.requantize = adapter.requantize;
     options.on_layer = [&](index_t done, index_t all) { progress.update(done, all); };
-    loaded_model<> out = load_model<>({.path = path, .adapter = {}, .map = m.map}, options);
+    loaded_model<> out = load_model<>(
+        {.path = path, .adapter = adapter.folder, .merge = adapter.merge, .map = m.map}, options);
     warn(out.warnings, quiet);
     return out;
   } catch (const numeric_error& e) {

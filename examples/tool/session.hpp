@@ -61,10 +61,18 @@ struct machine {
   std::string device = "cpu";
 };
 
+/// \brief Low-rank updates that are read with a model.
+struct adapter_choice {
+  std::string folder;       ///< of PEFT; empty: those in the model's own folder, if any
+  bool merge = false;       ///< into the frozen weights
+  bool requantize = false;  ///< 4-bit weights that they are merged into
+};
+
 /// \brief Reads a model, and says on stderr what is odd about it.
 /// \param format  of the projections; nothing: as they are stored
 [[nodiscard]] loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
-                                        const weight_options& format = {});
+                                        const weight_options& format = {},
+                                        const adapter_choice& adapter = {});
 
 /// \brief Makes the session that fits the model and the machine: dense or sparse, float or bf16, CPU or CUDA.
 /// \param seed  of the trainable tensors that the model does not bring

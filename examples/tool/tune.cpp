@@ -14,6 +14,7 @@ namespace {
 
 struct tune_options {
   std::string model, out, resume, tokenizer;
+  adapter_choice adapter;
   std::vector<std::string> data;
   run_options run;
   std::map<std::string, CLI::Option*> given;
@@ -63,6 +64,8 @@ void refuse_other_data(const std::vector<weighted_path>& given, const std::vecto
 }
 
 run_setup saved_run(const tune_options& o) {
+  if (!o.adapter.folder.empty() || o.adapter.merge)
+    refuse_usage("--resume goes on with the updates of the run; --adapter and --merge are for its beginning");
   run_setup out;
   out.resume = load_run(o.resume);
   if (!out.resume->place.note.empty()) warn({out.resume->place.note}, o.quiet);
@@ -140,7 +143,7 @@ int check_run(session& model, tuning_plan plan, const run_setup& setup, const ma
 int tune_command(const tune_options& o) {
   run_setup setup = o.resume.empty() ? new_run(o) : saved_run(o);
   const machine on{o.threads, setup.options.isa, setup.options.compute, o.map, setup.options.device};
-  loaded_model<> loaded = open_model(setup.read_from, on, o.quiet);
+  loaded_model<> loaded = open_model(setup.read_from, on, o.quiet, {}, o.adapter);
   const llama_config config = loaded.config.llama;
   if (!loaded.sparse() && !loaded.lora)
     pesc::detail::raise<format_error>(
@@ -158,6 +161,7 @@ int tune_command(const tune_options& o) {
   plan.weights = data.weights;
   plan.resume = setup.resume ? &*setup.resume : nullptr;
   plan.settings = run_settings(setup.model, setup.data, setup.options);
+  if (!o.adapter.folder.empty()) plan.settings.set("adapter", absolute(o.adapter.folder));
   plan.tokenizer = tokens.file;
   plan.run.stop_after = o.stop_after;
   check_memory(*model, plan, o.memory_limit, o.force, o.quiet);
@@ -196,6 +200,7 @@ command add_tune(CLI::App& program) {
   add_number(app, "--threads", o->threads, 0, 1024,
              "Threads; 0: one per hardware thread. Results do not depend on it");
   app.add_flag("--mmap", o->map, "Map model files instead of reading them");
+  add_adapter_options(app, o->adapter);
   add_tokenizer_option(app, o->tokenizer);
   add_quiet_option(app, o->quiet);
   app.footer(

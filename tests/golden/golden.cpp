@@ -26,6 +26,8 @@ constexpr entry cpu_runners[] = {
     {"sparsetral_moe", run_sparsetral_moe},
     {"camelidae_model", run_camelidae_model},
     {"llama", run_llama},
+    {"bnb_checkpoint", run_bnb_checkpoint},
+    {"lora_model", run_lora_model},
     {"router_mixtral", run_router_top_k},
     {"router_qwen2_moe", run_router_top_k},
     {"router_olmoe", run_router_top_k},
@@ -58,6 +60,8 @@ constexpr entry cuda_runners[] = {
     {"sparsetral_moe", cuda::run_sparsetral_moe},
     {"camelidae_model", cuda::run_camelidae_model},
     {"llama", cuda::run_llama},
+    {"bnb_checkpoint", cuda::run_bnb_checkpoint},
+    {"lora_model", cuda::run_lora_model},
     {"router_mixtral", cuda::run_router_top_k},
     {"router_qwen2_moe", cuda::run_router_top_k},
     {"router_olmoe", cuda::run_router_top_k},
@@ -79,8 +83,6 @@ std::span<const entry> runners_of(device where) {
 constexpr std::string_view without_runner[] = {
     "router_deepseek_v3",
     "bnb_adamw",
-    "lora_model",
-    "bnb_checkpoint",
 };
 
 [[noreturn]] void refuse(const golden_case& c, std::string_view key, const std::string& what) {

@@ -33,7 +33,8 @@ flat_batch::flat_batch(const golden_case& c, index_t vocabulary) {
   length = shape[1];
   const std::vector<std::int64_t> tokens = c.integers("input_ids");
   const std::vector<std::int64_t> labels = c.integers("labels");
-  const std::vector<std::int64_t> mask = c.integers("attention_mask");
+  const std::vector<std::int64_t> mask =
+      c.has("attention_mask") ? c.integers("attention_mask") : std::vector<std::int64_t>(tokens.size(), 1);
   PESC_EXPECTS(labels.size() == tokens.size() && mask.size() == tokens.size(),
                "labels and mask must fit input_ids");
   for (index_t r = 0; r < rows; ++r) {
@@ -67,6 +68,17 @@ pesc::loaded_model<> load_camelidae(const golden_case& c) {
   return out;
 }
 
+pesc::loaded_model<> load_bnb_checkpoint(const golden_case& c) {
+  pesc::loaded_model<> out = pesc::load_model({.path = c.folder()});
+  PESC_EXPECTS(out.weights.format.element == pesc::element_kind::code4, c.folder(),
+               " is not stored in 4 bits");
+  return out;
+}
+
+pesc::loaded_model<> load_with_adapter(const golden_case& c, bool merge) {
+  return pesc::load_model({.path = c.folder() + "/base", .adapter = c.folder() + "/adapter", .merge = merge});
+}
+
 tolerances camelidae_tolerances(const golden_case& c) {
   // A reference that computes in bfloat16 rounds every tensor on its way.
   return c.text("dtype") == "float32" ? tolerances{} : tolerances{3e-2, 3e-2, 0.2, true};
@@ -86,7 +98,7 @@ void compare_frequencies(const golden_case& c, outcome& out, const pesc::llama_s
 void compare_training(const golden_case& c, outcome& out, const training_result& r, const flat_batch& batch,
                       const tolerances& t, const std::string& where) {
   const std::vector<float> logits = real_rows(r.logits, batch.valid);
-  t.check(out, "logits" + where, logits, real_rows(c.floats("expected.logits"), batch.valid), r.vocabulary,
+  t.check(out, "logits" + where, logits, real_rows(c.floats(t.expected_logits), batch.valid), r.vocabulary,
           t.logits);
   if (c.has("expected_low.logits"))
     tolerances{.low = true}.check(out, "low logits" + where, logits,
@@ -102,6 +114,35 @@ void compare_training(const golden_case& c, outcome& out, const training_result&
     out.near("loss_with_aux" + where, std::vector<double>{r.loss + coefficient * r.aux_loss},
              c.floats("expected.loss_with_aux"), t.loss);
   }
+}
+
+namespace {
+
+/// \brief Values of a projection of the first layer in the order of files.
+template <class T>
+std::vector<T> values_of_weight(const pesc::quantized_matrix<pesc::any_format, pesc::panels>& weight) {
+  std::vector<T> out(static_cast<std::size_t>(weight.rows() * weight.cols()));
+  pesc::dequantize(pesc::unpack(weight).view(),
+                   pesc::matrix_view<T>{out.data(), weight.rows(), weight.cols()});
+  return out;
+}
+
+}  // namespace
+
+void compare_merged(const golden_case& c, outcome& out, const pesc::loaded_model<>& merged) {
+  PESC_EXPECTS(!merged.lora && merged.trainables.empty(), c.folder(), ": updates are left after the merge");
+  out.near("merged q_proj", values_of_weight<float>(merged.weights.layers[0].q.weight),
+           c.floats("expected.merged.layers.0.q_proj"), 1e-6);
+}
+
+void compare_dequantized(const golden_case& c, outcome& out, const pesc::loaded_model<>& loaded) {
+  const char* name = "expected.dequant.layers.0.k_proj";
+  if (c.text("weight_dtype") == "bfloat16")
+    out.exact("dequantised k_proj", values_of_weight<pesc::bf16>(loaded.weights.layers[0].k.weight),
+              c.file().read<pesc::bf16>(name));
+  else
+    out.exact("dequantised k_proj", values_of_weight<float>(loaded.weights.layers[0].k.weight),
+              c.floats(name));
 }
 
 void compare_gradients(const golden_case& c, outcome& out, const training_result& r, const tolerances& t,

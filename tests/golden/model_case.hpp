@@ -14,6 +14,7 @@ struct tolerances {
   double loss = 1e-5;
   double gradient = 1e-4;
   bool low = false;  ///< the reference computed in 16 bits: compare row by row, and no ids
+  const char* expected_logits = "expected.logits";
 
   /// \param width  values of a row
   template <class A, class B>
@@ -59,12 +60,18 @@ struct training_result {
 
 [[nodiscard]] pesc::loaded_model<> load_llama(const golden_case& c);
 [[nodiscard]] pesc::loaded_model<> load_camelidae(const golden_case& c);
+[[nodiscard]] pesc::loaded_model<> load_bnb_checkpoint(const golden_case& c);
+
+/// \brief The base of a case with its adapter, live or merged.
+[[nodiscard]] pesc::loaded_model<> load_with_adapter(const golden_case& c, bool merge);
 
 [[nodiscard]] tolerances camelidae_tolerances(const golden_case& c);
 
 void compare_frequencies(const golden_case& c, outcome& out, const pesc::llama_shape& shape);
 void compare_training(const golden_case& c, outcome& out, const training_result& r, const flat_batch& batch,
                       const tolerances& t, const std::string& where);
+void compare_merged(const golden_case& c, outcome& out, const pesc::loaded_model<>& merged);
+void compare_dequantized(const golden_case& c, outcome& out, const pesc::loaded_model<>& loaded);
 void compare_gradients(const golden_case& c, outcome& out, const training_result& r, const tolerances& t,
                        const std::string& where);
 
@@ -78,7 +85,8 @@ class decoder {
   using model_type = pesc::llama<Layer>;
 
   decoder(X& ctx, const pesc::loaded_model<>& loaded)
-      : placed_(ctx, loaded, 0), gradients_(placed_.trainable_count()) {
+      : placed_(ctx, loaded, 0), gradients_(placed_.trainable_count()), own_updates_{has_updates(loaded)} {
+    if (own_updates_) return;
     pesc::for_each_trainable(placed_.files().parameters(),
                              [](const std::string& name, pesc::trainable_kind, auto m) {
                                if (name.find("lora_A") == std::string::npos) return;
@@ -91,7 +99,8 @@ class decoder {
   [[nodiscard]] const model_type& model() const { return *placed_; }
   [[nodiscard]] auto gradients() { return model().views_over(gradients_.view()); }
 
-  /// \brief Gradients by the names of weights; of frozen ones from updates that reach all their columns.
+  /// \brief Gradients by the names of weights; of frozen ones from updates that reach all their columns, or of the
+  /// updates that the case itself brings.
   [[nodiscard]] std::map<std::string, std::vector<float>> named_gradients(X& ctx) {
     pesc::buffer<float> values(gradients_.size());
     download(ctx, pesc::as_const(gradients_.view()), values.view());
@@ -100,6 +109,10 @@ class decoder {
     pesc::for_each_trainable(placed_.files().views_over(values.view()),
                              [&](const std::string& name, pesc::trainable_kind, auto m) {
                                const std::size_t at = name.find(".lora_");
+                               if (own_updates_ && at != std::string::npos) {
+                                 out[pesc::peft_name(name)] = {m.data, m.data + m.size()};
+                                 return;
+                               }
                                if (at == std::string::npos) {
                                  out[name] = {m.data, m.data + m.size()};
                                  return;
@@ -117,8 +130,15 @@ class decoder {
   }
 
  private:
+  static bool has_updates(const pesc::loaded_model<>& loaded) {
+    for (const std::string& name : loaded.trainables.names())
+      if (name.find(".lora_") != std::string::npos) return true;
+    return false;
+  }
+
   pesc::placed_model<Layer> placed_;
   pesc::buffer<float, pesc::resource_of<X>> gradients_;
+  bool own_updates_;
 };
 
 /// \brief The gradient of the embedding: rows of dx summed by token, and for a tied head dlogitsᵀ hidden.
@@ -249,8 +269,11 @@ template <class Layer>
 void compare_generation(const golden_case& c, outcome& out, typename Layer::backend& ctx,
                         const decoder<Layer>& d, const tolerances& t, const std::string& where) {
   const index_t vocabulary = d.model().shape().vocabulary;
-  const std::vector<std::int64_t> prompt = c.integers("gen.prompt");
+  if (!c.has("expected.gen")) return;
   const std::vector<std::int64_t> expected = c.integers("expected.gen");
+  // Without a prompt of its own a text goes on from the first five ids of the input.
+  std::vector<std::int64_t> prompt = c.integers(c.has("gen.prompt") ? "gen.prompt" : "input_ids");
+  if (!c.has("gen.prompt")) prompt.resize(std::min<std::size_t>(prompt.size(), 5));
   const index_t total = static_cast<index_t>(expected.size());
   PESC_EXPECTS(!prompt.empty() && prompt.size() <= expected.size() && expected.size() < 1 << 16, "prompt of ",
                prompt.size(), " ids, expected ", expected.size());
@@ -269,7 +292,7 @@ void compare_generation(const golden_case& c, outcome& out, typename Layer::back
   }
 }
 
-/// \brief Kinds llama and camelidae_model on a backend.
+/// \brief Kinds with a checkpoint folder on a backend.
 template <class Layer>
 void compare_model(typename Layer::backend& ctx, const golden_case& c, outcome& out,
                    const pesc::loaded_model<>& loaded, const tolerances& t, const std::string& where) {

@@ -13,6 +13,7 @@
 #include "support/message_of.hpp"
 #include "support/near.hpp"
 #include "support/temporary_folder.hpp"
+#include "support/tiny_adapter.hpp"
 #include "support/tiny_model.hpp"
 
 namespace {
@@ -150,6 +151,81 @@ TEST_SUITE("model/load_model") {
     CHECK(support::contains(
         support::message_of([&] { static_cast<void>(pesc::load_model({.path = t.path("a")})); }),
         "expert_0.adapter_down.weight\" is [5, 24], expected [6, 24] by config.json"));
+  }
+
+  TEST_CASE("updates are merged into numbers, and refused where 4-bit weights are kept") {
+    const support::temporary_folder t;
+    const auto c = support::tiny_llama();
+    const auto tensors = support::make_tensors({c, {}, {}, ""});
+    support::write_folder<pesc::bf16>(t.path("a"), {c, {}, {}, ""}, tensors);
+    support::write_adapter(t.path("u"), c, {{"model.layers.1.mlp.up_proj", 2}});
+    const auto plain = pesc::load_model({.path = t.path("a")});
+    const auto merged = pesc::load_model({.path = t.path("a"), .adapter = t.path("u"), .merge = true});
+    CHECK(merged.trainables.empty());
+    CHECK_FALSE(merged.lora);
+    CHECK(merged.weights.format == pesc::unquantized<pesc::bf16>::info());
+    const auto live = pesc::load_model({.path = t.path("a"), .adapter = t.path("u")});
+    auto expected = support::values_of(plain.weights.layers[1].up.weight);
+    pesc::add_update(live.trainables, *live.lora, "model.layers.1.mlp.up_proj",
+                     {expected.data(), c.intermediate, c.hidden}, "");
+    for (float& x : expected) x = pesc::to_float(pesc::to_bf16(x));
+    CHECK(support::values_of(merged.weights.layers[1].up.weight) == expected);
+    CHECK(support::values_of(merged.weights.layers[0].up.weight) ==
+          support::values_of(plain.weights.layers[0].up.weight));
+    CHECK(support::contains(support::message_of([&] {
+                              static_cast<void>(pesc::load_model({.path = t.path("a"), .merge = true}));
+                            }),
+                            "there are no low-rank updates to merge"));
+  }
+
+  TEST_CASE("updates are merged into 4-bit weights that are decoded, or quantised again on request") {
+    const auto folder = support::test_data("golden/bnb_checkpoint/nf4_dq_bf16").string();
+    const support::temporary_folder t;
+    const auto plain = pesc::load_model({.path = folder});
+    support::write_adapter(t.path("u"), plain.config.llama, {{"model.layers.1.mlp.up_proj", 2}});
+    const pesc::model_source source{.path = folder, .adapter = t.path("u"), .merge = true};
+    CHECK(support::contains(support::message_of([&] { static_cast<void>(pesc::load_model(source)); }),
+                            "an update cannot be merged into \"model.layers.1.mlp.up_proj.weight\", which is "
+                            "kept as nf4. Ask for "
+                            "numbers, or for quantising it again, which loses precision."));
+    const auto again = pesc::load_model(source, {.requantize = true});
+    CHECK(again.weights.layers[1].up.weight.format() == plain.weights.format);
+    CHECK(support::values_of(again.weights.layers[1].up.weight) !=
+          support::values_of(plain.weights.layers[1].up.weight));
+    const auto numbers = pesc::load_model(source, {.format = pesc::unquantized<float>::info()});
+    CHECK(support::values_of(numbers.weights.layers[0].up.weight) ==
+          support::values_of(plain.weights.layers[0].up.weight));
+    CHECK(support::near(support::values_of(again.weights.layers[1].up.weight),
+                        support::values_of(numbers.weights.layers[1].up.weight), 0.2));
+  }
+
+  TEST_CASE("an adapter in the order of Hugging Face files fits a model of rotary neighbours") {
+    const support::temporary_folder t;
+    auto c = support::tiny_llama();
+    auto tensors = support::make_tensors({c, {}, {}, ""});
+    c.rope.pairing = pesc::rope_pairing::halves;
+    support::write_folder(t.path("a"), {c, {}, {}, ""}, tensors);
+    const pesc::row_order order(c.head_dim, pesc::rope_pairing::halves, pesc::rope_pairing::neighbours);
+    for (auto& [name, tensor] : tensors) {
+      if (!pesc::has_head_rows(name)) continue;
+      const auto old = tensor.values;
+      for (index_t i = 0; i < static_cast<index_t>(old.size()); ++i)
+        tensor.values[static_cast<std::size_t>(i)] =
+            old[static_cast<std::size_t>(order.source(i / c.hidden) * c.hidden + i % c.hidden)];
+    }
+    pesc::write_file(t.path("m.bin"), support::llama2c_bytes(c, tensors));
+    support::write_adapter(t.path("u"), c,
+                           {{"model.layers.0.self_attn.q_proj", 4},
+                            {"model.layers.1.self_attn.k_proj", 2},
+                            {"model.layers.1.mlp.up_proj", 4}});
+    const std::vector<std::int32_t> ids{1, 7, 3, 22, 9, 30, 5};
+    const auto expected = pesc::load_model({.path = t.path("a"), .adapter = t.path("u")});
+    support::decoder<support::dense_layer> first(expected);
+    for (const bool merge : {false, true}) {
+      const auto loaded = pesc::load_model({.path = t.path("m.bin"), .adapter = t.path("u"), .merge = merge});
+      support::decoder<support::dense_layer> second(loaded);
+      CHECK(support::near(first.logits(ids), second.logits(ids), 1e-5));
+    }
   }
 
   TEST_CASE("updates that find no place in a decoder are an error, not silence") {

@@ -89,7 +89,8 @@ TEST_SUITE("model/load_weights") {
     dense_folder d;
     const auto loaded = read(d.write(), {.format = nf4_dq()});
     CHECK(loaded.weights.format == nf4_dq());
-    CHECK(loaded.forms.empty());
+    CHECK_FALSE(loaded.forms.contains("model.layers.0.mlp.down_proj.weight"));
+    CHECK(loaded.forms.at("model.norm.weight").dtype == "float32");
     const auto& down = d.tensors.at("model.layers.0.mlp.down_proj.weight").values;
     const auto expected =
         pesc::quantize<pesc::any_format>(nf4_dq(), pesc::matrix_view<const float>{down.data(), 24, 36});

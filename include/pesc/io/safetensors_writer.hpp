@@ -74,6 +74,13 @@ class safetensors_writer {
     return sum;
   }
 
+  /// \brief Names of all tensors added so far, in that order.
+  [[nodiscard]] std::vector<std::string> names() const {
+    std::vector<std::string> out;
+    for (const entry& e : entries_) out.push_back(e.name);
+    return out;
+  }
+
   /// \brief Writes to a temporary file and renames it.
   /// \throws io_error, format_error
   void write(const std::string& path) const {

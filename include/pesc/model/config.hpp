@@ -120,6 +120,13 @@ inline void parse_rope_scaling(const json_fields& f, rope_options& out) {
            concat("more than low_freq_factor ", out.low_frequency_factor));
 }
 
+inline rope_pairing parse_pairing(const json_fields& f) {
+  const std::string pairing = f.get_string("pesc_rope_pairing", "halves");
+  if (pairing != "halves" && pairing != "neighbours")
+    refuse(f, "pesc_rope_pairing", in_quotes(pairing), "\"halves\" or \"neighbours\"");
+  return pairing == "halves" ? rope_pairing::halves : rope_pairing::neighbours;
+}
+
 /// \brief Both spellings: `rope_theta` beside `rope_scaling`, or both inside `rope_parameters`.
 inline rope_options parse_rope(const json_fields& f) {
   rope_options out;
@@ -137,10 +144,7 @@ inline rope_options parse_rope(const json_fields& f) {
   }
   if (f.get_double("partial_rotary_factor", 1.0) != 1.0)
     unsupported(f, "partial_rotary_factor", concat(f.get_double("partial_rotary_factor")), "1");
-  const std::string pairing = f.get_string("pesc_rope_pairing", "halves");
-  if (pairing != "halves" && pairing != "neighbours")
-    refuse(f, "pesc_rope_pairing", in_quotes(pairing), "\"halves\" or \"neighbours\"");
-  out.pairing = pairing == "halves" ? rope_pairing::halves : rope_pairing::neighbours;
+  out.pairing = parse_pairing(f);
   return out;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "pesc/model/load_weights.hpp"
+#include "pesc/model/low_rank.hpp"
 #include "pesc/model/tensor_set.hpp"
 #include "pesc/model/trainables.hpp"
 #include "pesc/moe/shape.hpp"
@@ -20,7 +21,7 @@ struct loaded_model {
   model_config config;
   json extra;                     ///< the key "pesc" of config.json; null when absent
   model_weights<Format> weights;  ///< must not move while a decoder refers to it
-  stored_forms forms;             ///< of 4-bit weights, for a save
+  stored_forms forms;             ///< of 4-bit weights, and of tensors that are kept in float, for a save
   tensor_set trainables;          ///< routers, adapters and low-rank updates as they are stored
   std::optional<lora_config> lora;
   std::string tokenizer;  ///< path of a tokenizer file that lies with the model, or empty
@@ -52,8 +53,8 @@ struct loaded_model {
 };
 
 /// \brief Reads a model: a llama2.c file, a Hugging Face folder (numbers or 4 bits inside), a Camelidae or
-/// Sparsetral folder, or a checkpoint of this library; low-rank updates in its folder or in `source.adapter`
-/// stay unmerged.
+/// Sparsetral folder, a GGUF file, or a checkpoint of this library; with the low-rank updates in its folder or in
+/// `source.adapter`, kept apart or merged.
 /// \throws io_error, format_error, numeric_error, shape_error
 template <QuantFormat Format = any_format>
 [[nodiscard]] loaded_model<Format> load_model(const model_source& source,
@@ -66,13 +67,23 @@ template <QuantFormat Format = any_format>
   out.tokenizer = files.tokenizer();
   out.warnings = files.warnings();
   out.step = files.manifest() ? files.manifest()->step : 0;
-  out.weights = load_weights<Format>(files, options, out.forms, out.warnings);
+  if (files.lora())
+    out.lora =
+        read_adapter(files.adapter(), *files.lora(), out.config.llama, out.trainables, files.adapter_order());
+  if (source.merge && !out.lora)
+    detail::raise<format_error>(out.name + ": there are no low-rank updates to merge");
+  if (source.merge) {
+    const merged_updates updates{out.trainables, *out.lora};
+    out.weights = load_weights<Format>(files, options, out.forms, out.warnings, &updates);
+    out.trainables = {};
+    out.lora.reset();
+  } else {
+    out.weights = load_weights<Format>(files, options, out.forms, out.warnings);
+  }
   if (out.config.pesc)
     for_each_expert_path(out.config.llama, *out.config.pesc, [&](const std::string& name, index_t, index_t) {
       out.trainables.add(*files.find(detail::stored_name(files, name)), name, files.name());
     });
-  out.lora = files.lora();
-  if (out.lora) read_adapter(files.adapter(), *out.lora, out.config.llama, out.trainables);
   return out;
 }
 
@@ -81,7 +92,8 @@ template <QuantFormat Format = any_format>
 /// \throws format_error when sizes do not fit, or updates that are there find no place
 template <class Model, QuantFormat Format>
 trainables_filled load_trainables(const Model& model, const loaded_model<Format>& loaded) {
-  const trainables_filled out = load_trainables(model.parameters(), loaded.trainables, loaded.name);
+  const trainables_filled out = load_trainables(model.parameters(), loaded.trainables, loaded.name,
+                                                loaded.lora ? &*loaded.lora : nullptr);
   const index_t used = out.expert_path + out.low_rank;
   if (used != loaded.trainables.size())
     detail::raise<format_error>(detail::concat(loaded.name, ": the model took ", used, " of ",

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pesc/model/block_weights.hpp"
+#include "pesc/model/low_rank.hpp"
 #include "pesc/model/missing_tensors.hpp"
 #include "pesc/model/model_files.hpp"
 #include "pesc/model/quantized_tensors.hpp"
@@ -34,6 +35,14 @@ struct weight_options {
   std::optional<format_info> format{};
   /// \brief Called after each layer with the number of those that are done and of all, if set.
   std::function<void(index_t, index_t)> on_layer{};
+  /// \brief Quantise 4-bit weights again that an update is merged into; without it that is an error.
+  bool requantize = false;
+};
+
+/// \brief Low-rank updates that are added to the weights as they are read.
+struct merged_updates {
+  const tensor_set& tensors;
+  const lora_config& config;
 };
 
 namespace detail {
@@ -49,9 +58,15 @@ void check_numbers(const std::string& file, const tensor_info& tensor, vector_vi
   }
 }
 
-/// \brief A tensor that stays in float whatever type the file has.
-inline buffer<float> load_floats(model_files& files, const std::string& name) {
+/// \brief The name that a quant_state and config.json have for a type of numbers; blocks count as float.
+inline const char* dtype_of_numbers(element_type type) {
+  return type == element_type::bf16 ? "bfloat16" : type == element_type::f16 ? "float16" : "float32";
+}
+
+/// \brief A tensor that stays in float whatever type the file has; notes that type.
+inline buffer<float> load_floats(model_files& files, const std::string& name, stored_forms& forms) {
   const loaded_tensor tensor(*files.find(name), files.name());
+  forms.insert_or_assign(name, stored_form{dtype_of_numbers(tensor->dtype)});
   buffer<float> out(tensor->count());
   to_floats(*tensor, files.name(), out.view());
   check_numbers<float>(files.name(), *tensor, out.view());
@@ -125,6 +140,48 @@ quantized_matrix<Format, panels> load_code4(model_files& files, const std::strin
   return pack(stored.weight);
 }
 
+/// \brief The format of a weight that an update is added to: the one asked for, or its own where that holds numbers.
+inline format_info merged_format(const std::string& file, const std::string& name, const format_info& stored,
+                                 const weight_options& options) {
+  const bool numbers = options.format && options.format->element != element_kind::code4;
+  if (numbers || stored.scales == scale_kind::none || (stored.is_read_only() && options.format))
+    return options.format ? *options.format : stored;
+  if (options.requantize && !stored.is_read_only()) return options.format ? *options.format : stored;
+  raise<format_error>(concat(
+      file, ": an update cannot be merged into ", in_quotes(name), ", which is kept as ", stored.name,
+      stored.is_read_only() ? ". Ask for another format of the weights."
+                            : ". Ask for numbers, or for quantising it again, which loses precision."));
+}
+
+/// \brief A weight with its update, decoded and brought into a format again.
+template <QuantFormat Format>
+quantized_matrix<Format, panels> load_merged(model_files& files, const std::string& module,
+                                             const weight_options& options, stored_forms& forms,
+                                             const merged_updates& updates) {
+  const std::string name = module + ".weight";
+  buffer<float> values;
+  matrix_view<float> weight;
+  format_info format;
+  if (find_quant_state(files, name) != nullptr) {
+    auto stored = read_quantized<any_format>(files, name, files.name());
+    format = merged_format(files.name(), name, stored.weight.format(), options);
+    values = buffer<float>(stored.weight.rows() * stored.weight.cols());
+    weight = values.matrix(stored.weight.rows(), stored.weight.cols());
+    dequantize(stored.weight.view(), weight);
+    forms.insert_or_assign(name, std::move(stored.form));
+  } else {
+    const loaded_tensor stored(*files.find(name), files.name());
+    const auto blocks = format_of_blocks(stored->dtype);
+    format = merged_format(files.name(), name, blocks ? *blocks : format_of_numbers(stored->dtype), options);
+    values = buffer<float>(stored->count());
+    weight = values.matrix(stored->shape[0], stored->shape[1]);
+    to_floats(*stored, files.name(), values.view());
+    check_numbers<float>(files.name(), *stored, std::as_const(values).view());
+  }
+  add_update(updates.tensors, updates.config, module, weight, files.name());
+  return pack(quantize<Format>(format, as_const(weight)));
+}
+
 /// \brief Shape of a weight as its file tells it, whichever way it is stored.
 inline std::vector<index_t> stored_shape(model_files& files, const std::string& name) {
   if (const tensor_info* state = find_quant_state(files, name)) {
@@ -178,34 +235,39 @@ inline void check_tensors(model_files& files) {
 /// \brief Reads the frozen tensors, projection by projection: besides the files, one is in memory as numbers
 /// at a time.
 ///
-/// \param forms  receives how 4-bit weights were stored, so that a save writes the same bytes
+/// \param forms  receives how tensors were stored, so that a save writes the same bytes
 /// \param warnings  receives a line when weights stay in another 4-bit format than asked for
 /// \throws format_error; numeric_error naming the tensor that is not finite; shape_error where `Format` is
 /// fixed and the file stores another
+/// \param updates  added to the weights; null: none
 template <QuantFormat Format>
 [[nodiscard]] model_weights<Format> load_weights(model_files& files, const weight_options& options,
-                                                 stored_forms& forms, std::vector<std::string>& warnings) {
+                                                 stored_forms& forms, std::vector<std::string>& warnings,
+                                                 const merged_updates* updates = nullptr) {
   check_tensors(files);
   const llama_config& c = files.config().llama;
   model_weights<Format> out;
   out.shape = shape_of(c);
   out.shape.check();
-  out.embedding = detail::load_floats(files, "model.embed_tokens.weight");
-  out.final_norm = detail::load_floats(files, "model.norm.weight");
-  if (!c.tie_embeddings) out.head = detail::load_floats(files, "lm_head.weight");
+  out.embedding = detail::load_floats(files, "model.embed_tokens.weight", forms);
+  out.final_norm = detail::load_floats(files, "model.norm.weight", forms);
+  if (!c.tie_embeddings) out.head = detail::load_floats(files, "lm_head.weight", forms);
   bool kept_other = false;
   for (index_t l = 0; l < c.layers; ++l) {
     auto& layer = out.layers.emplace_back();
     const std::string prefix = layer_prefix(l);
-    layer.input_norm = detail::load_floats(files, prefix + "input_layernorm.weight");
-    layer.post_norm = detail::load_floats(files, prefix + "post_attention_layernorm.weight");
+    layer.input_norm = detail::load_floats(files, prefix + "input_layernorm.weight", forms);
+    layer.post_norm = detail::load_floats(files, prefix + "post_attention_layernorm.weight", forms);
     layer_weights<Format>::for_each_linear(layer, [&](const char* name, owned_linear<Format>& linear) {
       const std::string weight = prefix + name + ".weight";
-      linear.weight = find_quant_state(files, weight) != nullptr
-                          ? detail::load_code4<Format>(files, weight, options, forms, kept_other)
-                          : detail::load_numbers<Format>(files.name(), *files.find(weight), options);
+      if (updates != nullptr && has_update(updates->tensors, prefix + name))
+        linear.weight = detail::load_merged<Format>(files, prefix + name, options, forms, *updates);
+      else if (find_quant_state(files, weight) != nullptr)
+        linear.weight = detail::load_code4<Format>(files, weight, options, forms, kept_other);
+      else
+        linear.weight = detail::load_numbers<Format>(files.name(), *files.find(weight), options);
       if (files.contains(prefix + name + ".bias"))
-        linear.bias = detail::load_floats(files, prefix + name + ".bias");
+        linear.bias = detail::load_floats(files, prefix + name + ".bias", forms);
     });
     if (options.on_layer) options.on_layer(l + 1, c.layers);
   }

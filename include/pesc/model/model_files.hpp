@@ -15,6 +15,7 @@
 #include "pesc/model/config.hpp"
 #include "pesc/model/gguf_model.hpp"
 #include "pesc/model/peft.hpp"
+#include "pesc/model/row_order.hpp"
 #include "pesc/model/tensor_names.hpp"
 
 namespace pesc {
@@ -24,8 +25,9 @@ struct model_source {
   std::string
       path{};  ///< a GGUF or llama2.c file, or a folder: this library's checkpoint or a Hugging Face model
   std::string
-      adapter{};     ///< a PEFT folder with updates for it; empty: those in the model's own folder, if any
-  bool map = false;  ///< map files instead of reading them; see `mapped_file` for what that risks
+      adapter{};       ///< a PEFT folder with updates for it; empty: those in the model's own folder, if any
+  bool merge = false;  ///< add the updates to the weights instead of keeping them apart
+  bool map = false;    ///< map files instead of reading them; see `mapped_file` for what that risks
   bool checksums = true;  ///< compare a checkpoint's files with its manifest
 };
 
@@ -50,8 +52,13 @@ class model_files {
   /// \brief Oddities that do not stop a load, one line each.
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
 
-  [[nodiscard]] const std::optional<lora_config>& lora() const { return lora_; }
+  [[nodiscard]] const std::optional<adapter_config>& lora() const { return lora_; }
   [[nodiscard]] const safetensors_file& adapter() const { return adapter_; }  ///< valid if `lora()`
+
+  /// \brief From the order of the adapter's rows of queries and keys to that of the model.
+  [[nodiscard]] row_order adapter_order() const {
+    return {config_.llama.head_dim, adapter_pairing_, config_.llama.rope.pairing};
+  }
 
   /// \brief The tensor of that name, or null; marks it as used.
   [[nodiscard]] const tensor_info* find(std::string_view name) {
@@ -113,8 +120,9 @@ class model_files {
   std::optional<gguf_file> gguf_;
   std::vector<tensor_info> single_tensors_;
   std::optional<hf_directory> folder_;
-  std::optional<lora_config> lora_;
+  std::optional<adapter_config> lora_;
   safetensors_file adapter_;
+  rope_pairing adapter_pairing_ = rope_pairing::halves;
   std::vector<place> places_;
 };
 
@@ -229,6 +237,12 @@ inline void model_files::open_adapter(const std::string& folder, bool map) {
   const std::string file = folder + '/' + adapter_config_file;
   lora_ = parse_adapter_config(read_json(file), file);
   adapter_ = safetensors_file::open(folder + '/' + adapter_model_file, {map, !map});
+  // PEFT knows the order of Hugging Face files only; a model of this library beside the adapter may tell another.
+  const std::string model = folder + "/config.json";
+  if (folder == name_)
+    adapter_pairing_ = config_.llama.rope.pairing;
+  else if (detail::exists(model))
+    adapter_pairing_ = detail::parse_pairing({read_json(model), model});
 }
 
 }  // namespace pesc

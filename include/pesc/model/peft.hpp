@@ -3,18 +3,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "pesc/io/json.hpp"
-#include "pesc/io/safetensors.hpp"
-#include "pesc/model/tensor_names.hpp"
-#include "pesc/model/tensor_set.hpp"
+#include "pesc/model/name_pattern.hpp"
 
-// Low-rank updates beside their base model, as PEFT stores them: adapter_config.json and
+// How PEFT describes low-rank updates beside their base model: adapter_config.json, and the names of tensors in
 // adapter_model.safetensors.
 
 namespace pesc {
@@ -22,13 +20,68 @@ namespace pesc {
 inline constexpr const char* adapter_config_file = "adapter_config.json";
 inline constexpr const char* adapter_model_file = "adapter_model.safetensors";
 
-/// \brief The numbers of a set of low-rank updates.
-struct lora_config {
+/// \brief Rank and scale of the update of one module.
+struct lora_module {
   index_t rank = 8;
-  double alpha = 8.0;  ///< updates are scaled by alpha / rank; `use_rslora` of a file is folded in
+  double alpha = 8.0;  ///< its product is scaled by alpha / rank; `use_rslora` of a file is folded in
+
+  [[nodiscard]] double scale() const { return alpha / static_cast<double>(rank); }
+  friend bool operator==(const lora_module&, const lora_module&) = default;
+};
+
+/// \brief The numbers of a set of low-rank updates, as a model computes with them: one rank, one scale.
+struct lora_config {
+  index_t rank = 8;    ///< the largest of all modules
+  double alpha = 8.0;  ///< updates are scaled by alpha / rank
   double dropout = 0.0;
-  std::vector<std::string> target_modules;  ///< "q_proj", ..., as the file lists them
+  std::vector<std::string> target_modules{};  ///< "q_proj", ..., as the file lists them
+  std::map<std::string, lora_module, std::less<>>
+      modules{};  ///< those that have another rank or scale in their file, by path: "model.layers.0.mlp.up_proj"
+
+  /// \brief Rank and scale of a module as its file has them.
+  [[nodiscard]] lora_module of(std::string_view module) const {
+    const auto at = modules.find(module);
+    return at == modules.end() ? lora_module{rank, alpha} : at->second;
+  }
   friend bool operator==(const lora_config&, const lora_config&) = default;
+};
+
+/// \brief A number for the modules that a pattern matches.
+template <class Number>
+struct module_number {
+  name_pattern pattern;
+  Number value{};
+  friend bool operator==(const module_number&, const module_number&) = default;
+};
+
+/// \brief What adapter_config.json says.
+struct adapter_config {
+  index_t rank = 8;
+  double alpha = 8.0;
+  double dropout = 0.0;
+  std::vector<std::string> target_modules{};  ///< empty: a pattern, or all seven projections
+  bool rslora = false;                        ///< updates are scaled by alpha over the root of the rank
+  std::vector<module_number<index_t>> rank_pattern{};
+  std::vector<module_number<double>> alpha_pattern{};
+  std::string base_model{};  ///< name or path; may be empty
+
+  /// \brief Rank and scale of a module; of several patterns that match it the first counts.
+  [[nodiscard]] lora_module of(std::string_view module) const {
+    lora_module out{rank, alpha};
+    const auto first_match = [&](const auto& patterns, auto& value) {
+      for (const auto& p : patterns)
+        if (p.pattern.matches(module)) {
+          value = p.value;
+          return;
+        }
+    };
+    first_match(rank_pattern, out.rank);
+    first_match(alpha_pattern, out.alpha);
+    // Rank-stabilised LoRA divides by the root of the rank.
+    if (rslora) out.alpha *= std::sqrt(static_cast<double>(out.rank));
+    return out;
+  }
+  friend bool operator==(const adapter_config&, const adapter_config&) = default;
 };
 
 namespace detail {
@@ -62,25 +115,53 @@ inline std::vector<std::string> parse_targets(const json_fields& f) {
   return out;
 }
 
+inline index_t lora_rank(const json_fields& f, std::string_view key, const json& value) {
+  const auto rank = value.to_int();
+  if (!rank) f.wrong_type(key, value, "an integer");
+  if (*rank < 1 || *rank > 65536)
+    raise<format_error>(concat(f.where(key), " is ", *rank, ", expected 1 to 65536"));
+  return *rank;
+}
+
+inline double lora_alpha(const json_fields& f, std::string_view key, const json& value) {
+  const auto alpha = value.to_double();
+  if (!alpha) f.wrong_type(key, value, "a number");
+  if (!(std::fabs(*alpha) <= 1e30))
+    raise<format_error>(concat(f.where(key), " is ", *alpha, ", expected a finite number"));
+  return *alpha;
+}
+
+/// \brief An object of patterns, in its order.
+template <class Number, class Check>
+std::vector<module_number<Number>> parse_patterns(const json_fields& f, std::string_view key, Check&& check) {
+  std::vector<module_number<Number>> out;
+  if (!f.has(key)) return out;
+  const json_fields inner = f.get_object(key);
+  for (const auto& [pattern, value] : f.find(key)->members())
+    out.push_back({name_pattern::parse(pattern, f.where(key)), check(inner, pattern, value)});
+  if (out.size() > 65536) raise<format_error>(concat(f.where(key), " holds ", out.size(), " patterns"));
+  return out;
+}
+
+/// \brief A number without a fraction as an integer, as the code of PEFT writes it.
+inline json alpha_json(double alpha) {
+  const bool whole = alpha == std::floor(alpha) && std::fabs(alpha) < 1e15;
+  return whole ? json{static_cast<index_t>(alpha)} : json{alpha};
+}
+
 }  // namespace detail
 
 /// \param file  name for messages
 /// \throws format_error, also for variants of LoRA that compute something else
-[[nodiscard]] inline lora_config parse_adapter_config(const json& text, const std::string& file) {
+[[nodiscard]] inline adapter_config parse_adapter_config(const json& text, const std::string& file) {
   const json_fields f{text, file};
   if (f.get_string("peft_type") != "LORA")
     detail::raise<format_error>(detail::concat(f.where("peft_type"), " is ",
                                                in_quotes(f.get_string("peft_type")), ", expected \"LORA\""));
-  lora_config out;
-  out.rank = f.get_int("r");
-  if (out.rank < 1 || out.rank > 65536)
-    detail::raise<format_error>(detail::concat(f.where("r"), " is ", out.rank, ", expected 1 to 65536"));
-  out.alpha = f.get_double("lora_alpha");
-  if (!(std::fabs(out.alpha) <= 1e30))
-    detail::raise<format_error>(
-        detail::concat(f.where("lora_alpha"), " is ", out.alpha, ", expected a finite number"));
-  // Rank-stabilised LoRA divides by the root of the rank.
-  if (f.get_bool("use_rslora", false)) out.alpha *= std::sqrt(static_cast<double>(out.rank));
+  adapter_config out;
+  out.rank = detail::lora_rank(f, "r", json{f.get_int("r")});
+  out.alpha = detail::lora_alpha(f, "lora_alpha", json{f.get_double("lora_alpha")});
+  out.rslora = f.get_bool("use_rslora", false);
   out.dropout = f.get_double("lora_dropout", 0.0);
   if (!(out.dropout >= 0.0 && out.dropout < 1.0))
     detail::raise<format_error>(
@@ -88,34 +169,41 @@ inline std::vector<std::string> parse_targets(const json_fields& f) {
   if (f.get_string("bias", "none") != "none")
     detail::raise<format_error>(
         detail::concat(f.where("bias"), " is ", in_quotes(f.get_string("bias")), ", expected \"none\""));
-  for (const char* key :
-       {"fan_in_fan_out", "use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias",
-        "target_parameters", "layer_replication", "trainable_token_indices", "use_qalora", "use_bdlora",
-        "megatron_config", "arrow_config", "alora_invocation_tokens"})
+  for (const char* key : {"fan_in_fan_out", "use_dora", "modules_to_save", "lora_bias", "target_parameters",
+                          "layer_replication", "trainable_token_indices", "use_qalora", "use_bdlora",
+                          "megatron_config", "arrow_config", "alora_invocation_tokens"})
     detail::expect_off(f, key);
+  out.rank_pattern = detail::parse_patterns<index_t>(f, "rank_pattern", detail::lora_rank);
+  out.alpha_pattern = detail::parse_patterns<double>(f, "alpha_pattern", detail::lora_alpha);
   out.target_modules = detail::parse_targets(f);
+  out.base_model = f.get_string("base_model_name_or_path", "");
   return out;
 }
 
-/// \brief adapter_config.json with the keys that PEFT needs, for updates of all seven projections.
-[[nodiscard]] inline json to_json(const lora_config& config) {
+/// \brief adapter_config.json with the keys that PEFT needs; without a list of modules, for all seven projections.
+[[nodiscard]] inline json to_json(const adapter_config& config) {
   json targets = json::array();
   if (config.target_modules.empty())
     for (const std::string_view name : detail::lora_modules) targets.push_back(name);
   for (const std::string& name : config.target_modules) targets.push_back(name);
-  const bool whole = config.alpha == std::floor(config.alpha) && std::fabs(config.alpha) < 1e15;
+  json alphas = json::object();
+  for (const auto& p : config.alpha_pattern) alphas.set(p.pattern.text(), detail::alpha_json(p.value));
+  json ranks = json::object();
+  for (const auto& p : config.rank_pattern) ranks.set(p.pattern.text(), p.value);
   json out = json::object();
-  out.set("base_model_name_or_path", json{})
+  out.set("alpha_pattern", std::move(alphas))
+      .set("base_model_name_or_path", config.base_model.empty() ? json{} : json{config.base_model})
       .set("bias", "none")
       .set("fan_in_fan_out", false)
       .set("inference_mode", true)
-      .set("lora_alpha", whole ? json{static_cast<index_t>(config.alpha)} : json{config.alpha})
+      .set("lora_alpha", detail::alpha_json(config.alpha))
       .set("lora_dropout", config.dropout)
       .set("peft_type", "LORA")
       .set("r", config.rank)
+      .set("rank_pattern", std::move(ranks))
       .set("target_modules", std::move(targets))
       .set("task_type", "CAUSAL_LM")
-      .set("use_rslora", false);
+      .set("use_rslora", config.rslora);
   return out;
 }
 
@@ -130,70 +218,6 @@ inline std::vector<std::string> parse_targets(const json_fields& f) {
   for (const char* part : {".lora_A.default.", ".lora_B.default."})
     if (const std::size_t at = name.find(part); at != name.npos) name.erase(at + 7, 8);
   return name;
-}
-
-namespace detail {
-
-/// \brief Rows and columns of the projection that a low-rank tensor updates; 0 when the model has none of
-/// that name.
-inline std::pair<index_t, index_t> projection_size(const llama_config& c, std::string_view name) {
-  constexpr std::string_view start = "model.layers.";
-  if (!name.starts_with(start)) return {0, 0};
-  name.remove_prefix(start.size());
-  index_t layer = -1;
-  const auto [end, code] = std::from_chars(name.data(), name.data() + name.size(), layer);
-  if (code != std::errc{} || layer < 0 || layer >= c.layers) return {0, 0};
-  name.remove_prefix(static_cast<std::size_t>(end - name.data()));
-  const index_t query = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  struct row {
-    std::string_view path;
-    index_t out, in;
-  };
-  const row all[] = {{".self_attn.q_proj", query, c.hidden},       {".self_attn.k_proj", kv, c.hidden},
-                     {".self_attn.v_proj", kv, c.hidden},          {".self_attn.o_proj", c.hidden, query},
-                     {".mlp.gate_proj", c.intermediate, c.hidden}, {".mlp.up_proj", c.intermediate, c.hidden},
-                     {".mlp.down_proj", c.hidden, c.intermediate}};
-  for (const row& r : all)
-    if (name == r.path) return {r.out, r.in};
-  return {0, 0};
-}
-
-}  // namespace detail
-
-/// \brief Takes the low-rank pairs of an open PEFT file into `out`, under names without its prefix.
-/// \throws format_error for modules that the model lacks, half pairs and sizes that do not fit
-inline void read_adapter(const safetensors_file& file, const lora_config& lora, const llama_config& config,
-                         tensor_set& out) {
-  std::set<std::string> modules, matched, halves;
-  std::string unknown;
-  for (const tensor_info& tensor : file.tensors()) {
-    const std::string name = name_without_peft(tensor.name);
-    const std::size_t at = std::max(name.rfind(".lora_A.weight") + 1, name.rfind(".lora_B.weight") + 1);
-    const bool is_a = at > 0 && name[at + 5] == 'A';
-    const std::string module = at > 0 ? name.substr(0, at - 1) : name;
-    modules.insert(module);
-    const auto [rows, cols] =
-        at > 0 ? detail::projection_size(config, module) : std::pair<index_t, index_t>{0, 0};
-    if (rows == 0) {
-      if (unknown.empty()) unknown = tensor.name;
-      continue;
-    }
-    matched.insert(module);
-    if (!halves.insert(module).second) halves.erase(module);
-    const std::vector<index_t> wanted = is_a ? std::vector{lora.rank, cols} : std::vector{rows, lora.rank};
-    if (tensor.shape != wanted)
-      detail::raise<format_error>(detail::concat(file.name(), ": tensor ", in_quotes(tensor.name), " is ",
-                                                 shape_text(tensor.shape), ", expected ", shape_text(wanted),
-                                                 " for r = ", lora.rank));
-    out.add(tensor, name, file.name());
-  }
-  if (!unknown.empty() || modules.empty())
-    detail::raise<format_error>(detail::concat(file.name(), ": adapter matched ", matched.size(), " of ",
-                                               modules.size(), " modules", unknown.empty() ? "" : ", not ",
-                                               unknown.empty() ? std::string{} : in_quotes(unknown)));
-  if (!halves.empty())
-    detail::raise<format_error>(detail::concat(file.name(), ": module ", in_quotes(*halves.begin()),
-                                               " has only one of lora_A and lora_B"));
 }
 
 }  // namespace pesc

@@ -229,6 +229,38 @@ inline element_type file_type(element_kind kind) {
                                       : element_type::f16;
 }
 
+/// \brief The packed codes that `provider` makes, listed under the type that the form tells.
+template <class Provider>
+void add_codes(safetensors_writer& out, const std::string& name, index_t bytes, const stored_form& form,
+               Provider provider) {
+  const index_t width = bits_of(form.storage) / 8;
+  // A file of another storage type holds a whole number of its elements; bytes always fit.
+  const bool fits = width > 0 && bytes % width == 0;
+  out.add(name, fits ? form.storage : element_type::u8, {fits ? bytes / width : bytes, 1},
+          std::move(provider));
+}
+
+/// \brief The levels of a 4-bit weight and the JSON that describes it.
+template <QuantFormat Format, class Layout>
+void add_description(safetensors_writer& out, const std::string& name,
+                     const quantized_matrix<Format, Layout>& weight, const stored_form& form) {
+  const format_info format = weight.format();
+  // Files hold a plain zero where the code has a sign.
+  array<float, 16> levels = format.levels;
+  for (float& level : levels) level += 0.0f;
+  add_copy(out, name + ".quant_map", element_type::f32, {index_t{16}}, std::as_bytes(std::span{levels}));
+  const quant_state state{std::string{format.name},
+                          format.block,
+                          form.dtype,
+                          weight.rows(),
+                          weight.cols(),
+                          format.scales == scale_kind::double_quant,
+                          weight.offset()};
+  const std::string text = to_string(state);
+  add_copy(out, name + ".quant_state.bitsandbytes__" + state.quant_type, element_type::u8,
+           {static_cast<index_t>(text.size())}, as_bytes(text));
+}
+
 }  // namespace detail
 
 /// \brief Adds a frozen weight to a file: in the 4-bit form, or as a tensor of numbers.
@@ -246,27 +278,35 @@ void add_weight(safetensors_writer& out, const std::string& name,
     out.add(name, detail::file_type(format.element), {weight.rows(), weight.cols()}, codes);
     return;
   }
-  const index_t bytes = format.code_bytes(weight.rows() * weight.cols());
-  const index_t width = bits_of(form.storage) / 8;
-  // A file of another storage type holds a whole number of its elements; bytes always fit.
-  const bool fits = width > 0 && bytes % width == 0;
-  out.add(name, fits ? form.storage : element_type::u8, {fits ? bytes / width : bytes, 1}, codes);
+  detail::add_codes(out, name, format.code_bytes(weight.rows() * weight.cols()), form, codes);
   detail::add_scales(out, name, weight);
-  // Files hold a plain zero where the code has a sign.
-  array<float, 16> levels = format.levels;
-  for (float& level : levels) level += 0.0f;
-  detail::add_copy(out, name + ".quant_map", element_type::f32, {index_t{16}},
-                   std::as_bytes(std::span{levels}));
-  const quant_state state{std::string{format.name},
-                          format.block,
-                          form.dtype,
-                          weight.rows(),
-                          weight.cols(),
-                          format.scales == scale_kind::double_quant,
-                          weight.offset()};
-  const std::string text = to_string(state);
-  detail::add_copy(out, name + ".quant_state.bitsandbytes__" + state.quant_type, element_type::u8,
-                   {static_cast<index_t>(text.size())}, as_bytes(text));
+  detail::add_description(out, name, weight, form);
+}
+
+/// \brief Adds a 4-bit weight that `make` makes: now, for its scales, and again when its codes are written, so that no
+/// more than one is in memory.
+template <class Make>
+void add_made_weight(safetensors_writer& out, const std::string& name, const stored_form& form, Make make) {
+  const auto weight = make();
+  const auto bytes_of = [](auto view) {
+    return std::as_bytes(std::span{view.data, static_cast<std::size_t>(view.size)});
+  };
+  const index_t count = weight.rows() * weight.cols();
+  const index_t blocks = weight.format().blocks(count);
+  if (weight.format().scales == scale_kind::plain) {
+    detail::add_copy(out, name + ".absmax", element_type::f32, {blocks}, bytes_of(weight.absmax()));
+  } else {
+    detail::add_copy(out, name + ".absmax", element_type::u8, {blocks}, bytes_of(weight.scale_codes()));
+    detail::add_copy(out, name + ".nested_absmax", element_type::f32, {weight.nested_absmax().size},
+                     bytes_of(weight.nested_absmax()));
+    detail::add_copy(out, name + ".nested_quant_map", element_type::f32, {index_t{256}},
+                     bytes_of(weight.map()));
+  }
+  detail::add_description(out, name, weight, form);
+  detail::add_codes(out, name, weight.format().code_bytes(count), form, [make](byte_sink sink) {
+    const auto again = make();
+    detail::send(sink, std::as_const(again).codes());
+  });
 }
 
 /// \brief A weight that would be gone when the file is written.

@@ -109,11 +109,9 @@ void add_model(checkpoint_writer& out, const Model& model, const model_descripti
     updates.set_metadata("format", "pt");
     store_trainables(model.parameters(), trainable_kind::low_rank, updates);
     out.add(adapter_model_file, updates);
-    const lora_config lora{shape.lora_rank,
-                           static_cast<double>(model.options().lora_alpha),
-                           static_cast<double>(model.options().lora_dropout),
-                           {}};
-    out.add(adapter_config_file, to_json(lora));
+    out.add(adapter_config_file,
+            to_json(adapter_config{shape.lora_rank, static_cast<double>(model.options().lora_alpha),
+                                   static_cast<double>(model.options().lora_dropout)}));
   }
   std::vector<tokenizer_file> words;
   if (!about.tokenizer.empty()) words = tokenizer_files(about.tokenizer);

@@ -23,15 +23,27 @@ class tensor_set {
   /// \param file  name for messages
   /// \throws io_error
   void add(const tensor_info& tensor, std::string name, const std::string& file) {
+    if (tensors_.find(name) != tensors_.end()) return;
+    const loaded_tensor values(tensor, file);
+    add(tensor, std::move(name), std::vector<std::byte>(values->bytes.begin(), values->bytes.end()));
+  }
+
+  /// \brief A tensor of the type and shape of `like` with values of its own; a second one of the same name is ignored.
+  void add(const tensor_info& like, std::string name, std::vector<std::byte> bytes) {
     const auto [at, is_new] = tensors_.try_emplace(name);
     if (!is_new) return;
     entry& e = at->second;
-    const loaded_tensor values(tensor, file);
-    e.bytes.assign(values->bytes.begin(), values->bytes.end());
-    e.info = tensor;
+    e.bytes = std::move(bytes);
+    e.info = like;
     e.info.file = -1;
     e.info.name = std::move(name);
     e.info.bytes = e.bytes;
+  }
+
+  /// \brief Forgets the tensors of whose names `is_one` says so.
+  template <class Predicate>
+  void remove_if(Predicate&& is_one) {
+    std::erase_if(tensors_, [&](const auto& named) { return is_one(named.first); });
   }
 
   /// \brief The tensor of that name, or null.

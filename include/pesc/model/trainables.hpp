@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pesc/io/safetensors_writer.hpp"
+#include "pesc/model/low_rank.hpp"
 #include "pesc/model/missing_tensors.hpp"
 #include "pesc/model/peft.hpp"
 #include "pesc/model/tensor_names.hpp"
@@ -48,9 +49,11 @@ inline void fill_matrix(const tensor_info& from, matrix_view<float> to, const st
 /// is an error.
 /// \param layers  a model's `parameters()`
 /// \param file  name for messages
+/// \param lora  tells which modules have another rank or scale than the model; null: none
 /// \throws format_error
 template <class Layers, class Source>
-trainables_filled load_trainables(const Layers& layers, const Source& source, const std::string& file) {
+trainables_filled load_trainables(const Layers& layers, const Source& source, const std::string& file,
+                                  const lora_config* lora = nullptr) {
   std::vector<std::string> missing;
   index_t experts = 0;
   trainables_filled out;
@@ -62,7 +65,10 @@ trainables_filled load_trainables(const Layers& layers, const Source& source, co
     }
     if (tensor == nullptr) return;
     ++(kind == trainable_kind::expert_path ? out.expert_path : out.low_rank);
-    detail::fill_matrix(*tensor, m, file);
+    if (kind == trainable_kind::low_rank && lora != nullptr && !lora->modules.empty())
+      fill_low_rank(*tensor, name, *lora, m, file);
+    else
+      detail::fill_matrix(*tensor, m, file);
   });
   if (out.expert_path > 0 && !missing.empty())
     detail::raise<format_error>(
