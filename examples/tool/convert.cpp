@@ -45,6 +45,7 @@ index_t bytes_in(const std::string& folder) {
 }
 
 int convert_command(const convert_options& o) {
+  check_new_folder(o.folder);  // before a large model is read
   const loaded_model<> loaded = open_model(o.model, {.map = o.map}, o.quiet, {}, o.adapter);
   export_options options;
   options.target = *export_target_named(o.to);

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pesc/model/low_rank.hpp"
 #include "pesc/model/peft.hpp"
 
 // The first byte chooses: an adapter_config.json, or an adapter_model.safetensors for a small model.
@@ -15,6 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       const std::string_view text{reinterpret_cast<const char*>(data + 1), size - 1};
       const auto lora = pesc::parse_adapter_config(pesc::parse_json(text, "fuzz"), "fuzz");
       if (lora.rank < 1 || !std::isfinite(lora.alpha)) std::abort();
+      if (lora.of("model.layers.0.self_attn.q_proj").rank < 1) std::abort();
       auto again = pesc::parse_adapter_config(to_json(lora), "again");
       if (lora.target_modules.empty()) again.target_modules.clear();
       if (!(again == lora)) std::abort();

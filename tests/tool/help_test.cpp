@@ -7,7 +7,7 @@ using support::pesc_program;
 
 TEST_SUITE("tool/help") {
   TEST_CASE("every command has help with an example") {
-    for (const char* command : {"craft", "tune", "evaluate", "generate", "inspect", "demo"}) {
+    for (const char* command : {"craft", "tune", "evaluate", "generate", "convert", "inspect", "demo"}) {
       CAPTURE(command);
       const auto result = pesc_program({command, "--help"});
       CHECK(result.status == 0);

@@ -172,6 +172,24 @@ TEST_SUITE("tool/tune") {
     CHECK(log.find("experts") == std::string::npos);
   }
 
+  TEST_CASE("the updates of an adapter are tuned further") {
+    const support::temporary_folder folder;
+    const std::string twin = support::crafted(folder, {"--experts", "0", "--lora", "3"});
+    CHECK(pesc_program({"convert", "--model", twin, "--to", "peft", folder.path("peft")}).status == 0);
+    const auto run = pesc_program(run_of(bundled("stories260K.bin"), folder.path("out"),
+                                         {"--adapter", folder.path("peft"), "--steps", "2"}));
+    CAPTURE(run.err);
+    CHECK(run.status == 0);
+    const auto saved = nlohmann::json::parse(read_text(folder.path("out") + "/adapter_config.json"));
+    CHECK(saved.at("r") == 3);
+    const auto settings = nlohmann::json::parse(read_text(folder.path("out") + "/run.json"));
+    CHECK(settings.at("adapter") == folder.path("peft"));
+    const auto again =
+        pesc_program({"tune", "--resume", folder.path("out"), "--adapter", folder.path("peft"), "--quiet"});
+    CHECK(again.status == 2);
+    CHECK(again.says("--resume goes on with the updates of the run"));
+  }
+
   TEST_CASE("memory is told before the start, and too little is refused with advice") {
     const support::temporary_folder folder;
     const std::string model = support::crafted(folder);

@@ -11,17 +11,23 @@
 
 namespace pesc {
 
+/// \brief Refuses a name that is taken by anything but an empty folder.
+/// \throws format_error
+inline void check_new_folder(const std::string& name) {
+  if (detail::exists(name) && !detail::is_folder(name))
+    detail::raise<format_error>(name + ": this is a file, expected the name of a new folder");
+  if (!detail::names_in(name).empty())
+    detail::raise<format_error>(
+        name + ": this folder is not empty, and nothing in it is overwritten. Name another.");
+}
+
 /// \brief A folder that appears under its name when all its files are complete: they are written to
 /// `NAME.PROCESS.partial`, which is renamed. Without `commit`, and after an error, nothing is left.
 class new_folder {
  public:
   /// \throws io_error; format_error where the name is taken by anything but an empty folder
   explicit new_folder(const std::string& name) : name_{detail::without_slash(name)} {
-    if (detail::exists(name_) && !detail::is_folder(name_))
-      detail::raise<format_error>(name_ + ": this is a file, expected the name of a new folder");
-    if (!detail::names_in(name_).empty())
-      detail::raise<format_error>(
-          name_ + ": this folder is not empty, and nothing in it is overwritten. Name another.");
+    check_new_folder(name_);
     const std::string parent = detail::folder_of(name_);
     detail::make_folders(parent);
     sweep(parent);
