@@ -4,6 +4,7 @@
 // 512-bit instructions on machines without them: SIMDe under the names of the compiler's header, and below
 // what the packaged version lacks. Include before any header of the library.
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -47,6 +48,18 @@ inline __m512i cvtps_epi32(__m512 x) {
 }
 inline __m512i cvtepu16_epi32(__m256i x) {
   return map<std::uint32_t, std::uint16_t, __m512i>(x, [](std::uint16_t v) { return std::uint32_t{v}; });
+}
+inline __m512i cvtepi8_epi32(__m128i x) {
+  return map<std::int32_t, std::int8_t, __m512i>(register_of<__m512i>([&] {
+                                                   std::array<std::int8_t, 64> wide{};
+                                                   const auto narrow = lanes<std::int8_t>(x);
+                                                   std::copy(narrow.begin(), narrow.end(), wide.begin());
+                                                   return wide;
+                                                 }()),
+                                                 [](std::int8_t code) { return std::int32_t{code}; });
+}
+inline __m512 cvtepi32_ps(__m512i x) {
+  return map<float, std::int32_t, __m512>(x, [](std::int32_t n) { return static_cast<float>(n); });
 }
 inline __m512i cvtepu8_epi64(__m128i x) {
   const auto bytes = lanes<std::uint8_t>(x);
@@ -105,6 +118,8 @@ inline __m512 shuffle_f32x4(__m512 a, __m512 b, int order) {
 #define _mm512_shuffle_f32x4 emulated::shuffle_f32x4
 #define _mm512_cvtps_epi32 emulated::cvtps_epi32
 #define _mm512_cvtepu16_epi32 emulated::cvtepu16_epi32
+#define _mm512_cvtepi8_epi32 emulated::cvtepi8_epi32
+#define _mm512_cvtepi32_ps emulated::cvtepi32_ps
 #define _mm512_cvtepu8_epi64 emulated::cvtepu8_epi64
 #define _mm512_cvtepi64_epi8 emulated::cvtepi64_epi8
 #define _mm512_cvtepi32_epi16 emulated::cvtepi32_epi16

@@ -37,9 +37,6 @@ inline std::vector<std::string> export_notes(const loaded_model<>& model, const 
       out.push_back(model.name + ": routers and adapters are no part of the format peft; they are left out");
     return out;
   }
-  if (!model.tokenizer.empty() && model.tokenizer == model.name)
-    out.push_back(model.name +
-                  ": the tokenizer inside this file is not written; bring tokenizer.json from its model");
   if (options.target == export_target::camelidae && model.config.llama.rope.theta != 10000.0)
     out.push_back(concat(model.name, ": rope_theta is ", model.config.llama.rope.theta,
                          ", where the published code of Camelidae takes 10000 whatever config.json says"));
@@ -69,6 +66,9 @@ inline void export_whole(const std::string& folder, const loaded_model<>& model,
   const std::string dtype = told ? model.config.dtype : dtype_of_numbers(tensors.dtype());
   const json config = export_config(model.config, options.target, dtype, tensors.quantization());
   for (const std::string& file : companion_files(model)) copy_file(file, folder + '/' + file_name_of(file));
+  if (!model.tokenizer.empty() && model.tokenizer == model.name)  // inside a GGUF file
+    for (const tokenizer_file& file : tokenizer_files(model.tokenizer))
+      write_file(folder + '/' + file.name, std::string_view{file.text});
   write_file(folder + "/config.json", to_string(config, 2) + '\n');
 }
 
