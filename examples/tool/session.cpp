@@ -23,7 +23,9 @@ loaded_model<> open_model(const std::string& path, const machine& m, bool quiet,
     load_progress progress(path, quiet);
     weight_options options = format;
     options.requantize = adapter.requantize;
-    options.on_layer = [&](index_t done, index_t all) { progress.update(done, all); };
+    const auto show = [&](index_t done, index_t all) { progress.update(done, all); };
+    const function_ref<void(index_t, index_t)> on_layer(show);
+    options.on_layer = &on_layer;
     loaded_model<> out = load_model<>(
         {.path = path, .adapter = adapter.folder, .merge = adapter.merge, .map = m.map}, options);
     warn(out.warnings, quiet);

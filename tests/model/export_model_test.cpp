@@ -73,8 +73,21 @@ TEST_SUITE("model/export_model") {
     t.write("m.gguf", pesc::as_text(support::add_tensors(keys, c.llama, tensors).bytes()));
     const auto notes = convert(t.path("m.gguf"), t.path("out"), {.target = hf});
     CHECK(tensors_in(t.path("out")) == tensors_in(t.path("hf")));
-    REQUIRE(notes.size() == 1);
-    CHECK(support::contains(notes[0], "the tokenizer inside this file is not written"));
+    CHECK(notes.empty());
+    CHECK_FALSE(std::filesystem::exists(t.path("out/tokenizer.json")));
+    keys.string("tokenizer.ggml.model", "llama");
+    std::vector<std::string> pieces;
+    std::vector<float> scores;
+    for (int i = 0; i < c.llama.vocab; ++i) {
+      pieces.push_back("piece" + std::to_string(i));
+      scores.push_back(-static_cast<float>(i));
+    }
+    keys.list<std::string>("tokenizer.ggml.tokens", 8, pieces)
+        .list<float>("tokenizer.ggml.scores", 6, scores);
+    keys.u32("tokenizer.ggml.unknown_token_id", 0);
+    t.write("words.gguf", pesc::as_text(keys.bytes()));
+    convert(t.path("words.gguf"), t.path("words"), {.target = hf});
+    CHECK(pesc::load_tokenizer(t.path("words/tokenizer.json")).size() == c.llama.vocab);
   }
 
   TEST_CASE("a crafted model is written for both families, and read back the same") {

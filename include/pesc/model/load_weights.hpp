@@ -4,12 +4,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "pesc/core/function_ref.hpp"
 #include "pesc/model/block_weights.hpp"
 #include "pesc/model/low_rank.hpp"
 #include "pesc/model/missing_tensors.hpp"
@@ -34,7 +34,7 @@ struct weight_options {
   /// blocks of GGUF files are decoded and quantised to any format asked for.
   std::optional<format_info> format{};
   /// \brief Called after each layer with the number of those that are done and of all, if set.
-  std::function<void(index_t, index_t)> on_layer{};
+  const function_ref<void(index_t, index_t)>* on_layer = nullptr;
   /// \brief Quantise 4-bit weights again that an update is merged into; without it that is an error.
   bool requantize = false;
 };
@@ -269,7 +269,7 @@ template <QuantFormat Format>
       if (files.contains(prefix + name + ".bias"))
         linear.bias = detail::load_floats(files, prefix + name + ".bias", forms);
     });
-    if (options.on_layer) options.on_layer(l + 1, c.layers);
+    if (options.on_layer != nullptr) (*options.on_layer)(l + 1, c.layers);
   }
   out.format = out.layers.front().q.weight.format();
   if (kept_other)

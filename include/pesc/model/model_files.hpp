@@ -203,7 +203,7 @@ inline void model_files::open_gguf(const model_source& source) {
   gguf_ = gguf_file::open(source.path, {source.map, !source.map});
   config_ = config_of(*gguf_);
   single_tensors_ = named_tensors(*gguf_);
-  tokenizer_ = source.path;
+  if (gguf_->fields().has("tokenizer.ggml.model")) tokenizer_ = source.path;
 }
 
 inline void model_files::open_llama2c(const model_source& source) {
