@@ -59,7 +59,9 @@ TEST_SUITE("model/block_weights") {
     c.intermediate = 96;
     c.head_dim = 16;
     const support::temporary_folder folder;
-    for (const auto& [type, number] : types) {
+    for (const auto& one : types) {
+      const element_type type = one.first;
+      const std::uint32_t number = one.second;
       CAPTURE(number);
       pesc::model_config config;
       config.llama = c;

@@ -72,16 +72,16 @@ inline lora_config common_config(const adapter_config& file,
 /// \brief The path of the projection that a low-rank tensor updates, and whether it is the first of the pair; the name
 /// itself where it is no such tensor.
 struct low_rank_name {
-  std::string module;
+  std::string path;
   bool known = false;
   bool is_a = false;
 
-  explicit low_rank_name(const std::string& name) : module{name} {
+  explicit low_rank_name(const std::string& name) : path{name} {
     for (const char* end : {".lora_A.weight", ".lora_B.weight"})
       if (name.ends_with(end)) {
         known = true;
         is_a = end[6] == 'A';
-        module.resize(name.size() - 14);
+        path.resize(name.size() - 14);
       }
   }
 };
@@ -110,14 +110,14 @@ inline lora_config read_adapter(const safetensors_file& file, const adapter_conf
     const std::string name = name_without_peft(tensor.name);
     const detail::low_rank_name part(name);
     const auto [rows, cols] =
-        part.known ? detail::projection_size(config, part.module) : std::pair<index_t, index_t>{0, 0};
-    ++halves[part.module];
+        part.known ? detail::projection_size(config, part.path) : std::pair<index_t, index_t>{0, 0};
+    ++halves[part.path];
     if (rows == 0) {
       if (unknown.empty()) unknown = tensor.name;
       continue;
     }
-    const lora_module module = adapter.of(part.module);
-    matched.emplace(part.module, module);
+    const lora_module module = adapter.of(part.path);
+    matched.emplace(part.path, module);
     const std::vector<index_t> wanted =
         part.is_a ? std::vector{module.rank, cols} : std::vector{rows, module.rank};
     if (tensor.shape != wanted)
@@ -145,7 +145,7 @@ inline lora_config read_adapter(const safetensors_file& file, const adapter_conf
 inline void fill_low_rank(const tensor_info& from, const std::string& name, const lora_config& lora,
                           matrix_view<float> to, const std::string& file) {
   const detail::low_rank_name part(name);
-  const lora_module module = lora.of(part.module);
+  const lora_module module = lora.of(part.path);
   const index_t rows = part.is_a ? module.rank : to.rows, cols = part.is_a ? to.cols : module.rank;
   if (from.shape != std::vector{rows, cols} || rows > to.rows || cols > to.cols)
     detail::raise<format_error>(detail::concat(file, ": tensor ", in_quotes(name), " is ",
@@ -165,7 +165,7 @@ inline void fill_low_rank(const tensor_info& from, const std::string& name, cons
     }
   if (!exact)
     detail::raise<format_error>(detail::concat(
-        file, ": the update of ", in_quotes(part.module), " is scaled by ", module.scale(), ", others by ",
+        file, ": the update of ", in_quotes(part.path), " is scaled by ", module.scale(), ", others by ",
         lora_module{lora.rank, lora.alpha}.scale(),
         ": these cannot be trained with one scale without a change of values. Merge the updates instead."));
 }
