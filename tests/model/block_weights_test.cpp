@@ -59,9 +59,9 @@ TEST_SUITE("model/block_weights") {
     c.intermediate = 96;
     c.head_dim = 16;
     const support::temporary_folder folder;
-    for (const auto& one : types) {
-      const element_type type = one.first;
-      const std::uint32_t number = one.second;
+    for (const auto& entry : types) {
+      const element_type type = entry.first;
+      const std::uint32_t number = entry.second;
       CAPTURE(number);
       pesc::model_config config;
       config.llama = c;
