@@ -48,7 +48,7 @@ const json& spaced(json_layout layout = json_layout::first) {
       made.push_back(spaced_json({"▁", "a", "b", "▁a", "ab"}, {"▁ a", "a b"}, l));
   return made[static_cast<std::size_t>(layout)];
 }
-constexpr std::int32_t sp = 259, a = 260, b = 261, sp_a = 262, ab = 263;
+constexpr std::int32_t sp = 259, a = 260, b = 261, sp_a = 262;
 
 }  // namespace
 
