@@ -35,20 +35,38 @@ inline bool is_plain_name(std::string_view name) {
          name.find('\\') == name.npos && name.find(':') == name.npos && name.find('\0') == name.npos;
 }
 
+/// \brief The names in a folder, one by one; none where it cannot be read.
+class folder_names {
+ public:
+  explicit folder_names(const std::string& folder) : list_{::opendir(folder.c_str())} {}
+  folder_names(const folder_names&) = delete;
+  folder_names& operator=(const folder_names&) = delete;
+  ~folder_names() {
+    if (list_ != nullptr) ::closedir(list_);
+  }
+
+  /// \brief The next name, or null at the end.
+  [[nodiscard]] const char* next() {
+    const dirent* entry = list_ != nullptr ? ::readdir(list_) : nullptr;
+    return entry != nullptr ? entry->d_name : nullptr;
+  }
+
+ private:
+  DIR* list_;
+};
+
 /// \brief One name of a file with pickled weights in the folder, or nothing.
 inline std::string find_pickle(const std::string& folder) {
   std::string found;
-  DIR* list = ::opendir(folder.c_str());
-  if (list == nullptr) return found;
-  while (const dirent* entry = ::readdir(list)) {
-    const std::string_view name = entry->d_name;
+  folder_names list(folder);
+  while (const char* next = list.next()) {
+    const std::string_view name = next;
     const bool pickle =
         name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".ckpt") ||
         (name.ends_with(".bin") && (name.starts_with("pytorch_model") || name.starts_with("adapter_model") ||
                                     name.starts_with("moe_model")));
     if (pickle && (found.empty() || name < found)) found = name;
   }
-  ::closedir(list);
   return found;
 }
 

@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -23,13 +22,11 @@ namespace pesc::detail {
 /// \brief Names in a folder, sorted; none where it cannot be read.
 inline std::vector<std::string> names_in(const std::string& folder) {
   std::vector<std::string> out;
-  DIR* list = ::opendir(folder.c_str());
-  if (list == nullptr) return out;
-  while (const dirent* entry = ::readdir(list)) {
-    const std::string_view name = entry->d_name;
+  folder_names list(folder);
+  while (const char* next = list.next()) {
+    const std::string_view name = next;
     if (name != "." && name != "..") out.emplace_back(name);
   }
-  ::closedir(list);
   std::sort(out.begin(), out.end());
   return out;
 }
