@@ -48,6 +48,16 @@ void add_seed_option(CLI::App& app, std::uint64_t& seed) {
   add_seed(app, "--seed", seed, "Seed of all random numbers");
 }
 
+void add_sampling_options(CLI::App& app, sampling_options& sampling) {
+  add_number(app, "--temperature", sampling.temperature, 0.0, 100.0,
+             "Randomness; 0: always the likeliest token");
+  add_number<index_t>(app, "--top-k", sampling.top_k, 0, 1'000'000,
+                      "Draw from this many likeliest tokens; 0: all");
+  add_number(app, "--top-p", sampling.top_p, 1e-6, 1.0,
+             "Draw from the likeliest tokens that have this probability");
+  add_seed_option(app, sampling.seed);
+}
+
 void add_quiet_option(CLI::App& app, bool& quiet) {
   app.add_flag("--quiet", quiet, "Print results and errors only");
 }

@@ -25,6 +25,9 @@ void add_adapter_options(CLI::App& app, adapter_choice& adapter);
 void add_tokenizer_option(CLI::App& app, std::string& file);
 CLI::Option* add_seed(CLI::App& app, const std::string& name, std::uint64_t& seed, const std::string& text);
 void add_seed_option(CLI::App& app, std::uint64_t& seed);
+/// \brief Adds --temperature, --top-k, --top-p and --seed of a command that writes text.
+void add_sampling_options(CLI::App& app, sampling_options& sampling);
+
 void add_quiet_option(CLI::App& app, bool& quiet);
 
 /// \brief Adds `--NAME` with a range that is told in the help and in the message about a value outside it.

@@ -41,13 +41,7 @@ command add_generate(CLI::App& program) {
   app.add_option("--model", o->model, "Model folder, GGUF or llama2.c file")->required();
   app.add_option("--prompt", o->prompt, "Text to go on from; empty: a new text");
   add_number<index_t>(app, "--max-tokens", o->max_tokens, 1, 1'000'000, "Most tokens to write");
-  add_number(app, "--temperature", o->sampling.temperature, 0.0, 100.0,
-             "Randomness; 0: always the likeliest token");
-  add_number<index_t>(app, "--top-k", o->sampling.top_k, 0, 1'000'000,
-                      "Draw from this many likeliest tokens; 0: all");
-  add_number(app, "--top-p", o->sampling.top_p, 1e-6, 1.0,
-             "Draw from the likeliest tokens that have this probability");
-  add_seed_option(app, o->sampling.seed);
+  add_sampling_options(app, o->sampling);
   add_adapter_options(app, o->adapter);
   add_tokenizer_option(app, o->tokenizer);
   add_weights_option(app, o->weights);

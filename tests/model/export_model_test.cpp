@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pesc/model/export_model.hpp"
 
-#include <csignal>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 
 #include "support/data.hpp"
 #include "support/decoder.hpp"
 #include "support/exported.hpp"
+#include "support/file_limit.hpp"
 #include "support/message_of.hpp"
 #include "support/near.hpp"
 #include "support/temporary_folder.hpp"
@@ -171,24 +169,7 @@ TEST_SUITE("model/export_model") {
     const support::temporary_folder t;
     const std::string from = small_folder(t);
     for (const rlim_t limit : {rlim_t{100}, rlim_t{5'000}, rlim_t{40'000}}) {
-      const pid_t child = ::fork();
-      REQUIRE(child >= 0);
-      if (child == 0) {
-        std::signal(SIGXFSZ, SIG_IGN);
-        const rlimit bound{limit, limit};
-        ::setrlimit(RLIMIT_FSIZE, &bound);
-        int result = 3;
-        try {
-          convert(from, t.path("out"), {.target = hf});
-        } catch (const pesc::io_error& e) {
-          result = support::contains(e.what(), "cannot be written: ") ? 0 : 4;
-        }
-        ::_exit(result);
-      }
-      int status = 0;
-      REQUIRE(::waitpid(child, &status, 0) == child);
-      REQUIRE(WIFEXITED(status));
-      CHECK(WEXITSTATUS(status) == 0);
+      CHECK(support::write_with_limit(limit, [&] { convert(from, t.path("out"), {.target = hf}); }) == 0);
       CHECK(t.entries() == 1);
     }
   }
