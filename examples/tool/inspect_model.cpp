@@ -203,7 +203,7 @@ json inspect_model(const model_source& source, bool tensors, std::FILE* to) {
   try {
     opened = model_files::open(source);
   } catch (const format_error& e) {
-    if (pesc::detail::is_folder(source.path) || !pesc::detail::begins_with(source.path, "GGUF")) throw;
+    if (pesc::detail::is_folder(source.path) || !is_gguf(source.path)) throw;
     out.describe_foreign(gguf_file::open(source.path, {.on_demand = true}), e.what());
     return out.take();
   }

@@ -146,6 +146,15 @@ TEST_SUITE("io/gguf") {
     CHECK(contains(refusal(std::vector<std::byte>(64)), "begins with \"GGUF\""));
   }
 
+  TEST_CASE("a file is known by its first bytes, whatever its name") {
+    const support::temporary_folder folder;
+    CHECK(pesc::is_gguf(folder.write("model.bin", pesc::as_text(small().bytes()))));
+    CHECK(pesc::is_gguf(folder.write("cut", "GGUF")));
+    CHECK_FALSE(pesc::is_gguf(folder.write("model.gguf", "GGU")));
+    CHECK_FALSE(pesc::is_gguf(folder.write("other.gguf", "GGML and more")));
+    CHECK_THROWS_AS(static_cast<void>(pesc::is_gguf(folder.path("none"))), pesc::io_error);
+  }
+
   TEST_CASE("keys and tensors that contradict the format are named") {
     CHECK(contains(refusal(small().u32("a", 1)), "key \"a\" appears twice"));
     CHECK(contains(refusal(small().key("f", 13, 0)), "key \"f\" has the type 13, expected 0 to 12"));

@@ -27,6 +27,18 @@
 
 namespace pesc {
 
+namespace detail {
+
+inline constexpr std::string_view gguf_mark = "GGUF";  ///< first bytes of every such file
+
+}  // namespace detail
+
+/// \brief Whether the file begins as a GGUF file does, whatever it is called.
+/// \throws io_error where it cannot be read
+[[nodiscard]] inline bool is_gguf(const std::string& path) {
+  return detail::begins_with(path, detail::gguf_mark);
+}
+
 /// \brief An open GGUF file (versions 2 and 3): keys with their values, and tensors with the outer dimension first.
 ///
 /// Everything is checked on opening. Tensors of types that are not read are listed with the type's name; only asking for their
@@ -175,7 +187,7 @@ class gguf_file {
 
 inline void gguf_file::parse(detail::gguf_reader& in) {
   const auto start = in.front(512);
-  if (!as_text(start).starts_with("GGUF")) {
+  if (!as_text(start).starts_with(detail::gguf_mark)) {
     const std::string foreign = describe_foreign_file(start, in.size());
     detail::raise<format_error>(
         name_ + ": " +

@@ -192,7 +192,7 @@ inline void model_files::open_file(const model_source& source) {
     detail::raise<format_error>(
         source.path + ": this is one file of a model; name the folder that holds it and config.json");
   name_ = source.path;
-  if (detail::begins_with(source.path, "GGUF"))
+  if (is_gguf(source.path))
     open_gguf(source);
   else
     open_llama2c(source);

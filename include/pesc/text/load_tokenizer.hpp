@@ -15,6 +15,7 @@
 #include "pesc/io/element_type.hpp"
 #include "pesc/io/file.hpp"
 #include "pesc/io/file_kind.hpp"
+#include "pesc/io/gguf.hpp"
 #include "pesc/io/json.hpp"
 #include "pesc/text/gguf_tokenizer.hpp"
 #include "pesc/text/gpt2_files.hpp"
@@ -107,7 +108,7 @@ inline void read_tokenizer_config(tokenizer& t, const std::string& path) {
 /// \param pieces  rows of the model's embedding; -1 takes all pieces of the file
 /// \throws io_error, format_error when the file is damaged, of another kind or has fewer or more pieces
 [[nodiscard]] inline tokenizer load_tokenizer(const std::string& path, index_t pieces = -1) {
-  if (detail::begins_with(path, "GGUF")) {
+  if (is_gguf(path)) {
     tokenizer out = gguf_tokenizer::load(path);
     if (pieces >= 0) out.expect_vocabulary(pieces);
     return out;

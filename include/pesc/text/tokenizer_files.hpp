@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pesc/io/file.hpp"
+#include "pesc/io/gguf.hpp"
 #include "pesc/text/gguf_tokenizer.hpp"
 #include "pesc/text/load_tokenizer.hpp"
 #include "pesc/text/tokenizer_json_writer.hpp"
@@ -24,7 +24,7 @@ struct tokenizer_file {
 /// A tokenizer's file and those that belong to it are copied; that inside a GGUF file becomes a tokenizer.json.
 /// \throws io_error, format_error
 [[nodiscard]] inline std::vector<tokenizer_file> tokenizer_files(const std::string& path) {
-  if (detail::begins_with(path, "GGUF")) {
+  if (is_gguf(path)) {
     const gguf_file file = gguf_file::open(path, {.on_demand = true});
     const gguf_vocabulary arrays = gguf_tokenizer::arrays_of(file);
     static_cast<void>(tokenizer_from_gguf(arrays, path));  // checks them
