@@ -83,8 +83,7 @@ class questions {
  private:
   void prompt() const {
     if (!ask_) return;
-    std::fputs("> ", stdout);
-    std::fflush(stdout);
+    print_now("> ");
   }
 
   bool ask_;
@@ -126,20 +125,16 @@ class conversation {
     const std::vector<std::string_view> marks = form_.stop();
     answer_text answer({marks.begin(), marks.end()});
     utf8_stream characters;
-    const auto show = [&](std::string_view text) {
-      std::fwrite(text.data(), 1, text.size(), stdout);
-      std::fflush(stdout);
-    };
     const auto emit = [&](std::int32_t id) {
-      show(answer.push(characters.push(tokens_->decode_piece(id, answer.text().empty()))));
+      print_now(answer.push(characters.push(tokens_->decode_piece(id, answer.text().empty()))));
       return !answer.ended() && !interrupt_flag::is_set();
     };
     interrupt_flag::clear();
     static_cast<void>(model_->converse(ids, places_, std::min(options_->max_tokens, room), options_->sampling,
                                        stop_, emit));
-    show(answer.push(characters.finish()));
-    show(answer.finish());
-    show(interrupt_flag::is_set() ? " [stopped]\n" : "\n");
+    print_now(answer.push(characters.finish()));
+    print_now(answer.finish());
+    print_now(interrupt_flag::is_set() ? " [stopped]\n" : "\n");
     interrupt_flag::clear();
     messages_.push_back({"assistant", answer.text()});
   }
@@ -183,7 +178,7 @@ int chat_command(const chat_options& o) {
       talk.ask(std::move(*line));
   }
   if (terminal) std::fputc('\n', stdout);
-  return std::ferror(stdout) != 0 ? bad_input : done;
+  return done;
 }
 
 }  // namespace

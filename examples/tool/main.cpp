@@ -62,9 +62,15 @@ int fail(const std::string& message, int status) {
   return status;
 }
 
+/// \brief The status of a command, or an error where what it printed went nowhere.
+int check_output(int status) {
+  if (status != tool::done || (std::fflush(stdout) == 0 && std::ferror(stdout) == 0)) return status;
+  return fail("standard output cannot be written: the disk may be full", tool::bad_input);
+}
+
 /// \brief Help goes to stdout with status 0; everything else is wrong usage.
 int report_parse(const CLI::App& program, const CLI::ParseError& e, int argc, char** argv) {
-  if (e.get_exit_code() == 0) return program.exit(e);
+  if (e.get_exit_code() == 0) return check_output(program.exit(e));
   const auto chosen = program.get_subcommands();
   const std::string name = chosen.empty() ? "" : ' ' + chosen.front()->get_name();
   const std::string unknown = unknown_option(program, argc, argv);
@@ -77,7 +83,7 @@ int run(CLI::App& program, const std::vector<std::pair<std::string, tool::comman
   for (const auto& [name, command] : commands) {
     if (!program.got_subcommand(name)) continue;
     try {
-      return command();
+      return check_output(command());
     } catch (const tool::usage_error& e) {
       return fail(e.what(), tool::wrong_usage);
     } catch (const numeric_error& e) {

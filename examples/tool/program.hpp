@@ -5,6 +5,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -49,6 +50,12 @@ std::string version_text();
 inline void warn(const std::vector<std::string>& lines, bool quiet = false) {
   if (quiet) return;
   for (const std::string& line : lines) std::fprintf(stderr, "pesc: warning: %s\n", line.c_str());
+}
+
+/// \brief Prints text that does not wait for the end of a line.
+inline void print_now(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
 }
 
 }  // namespace pesc::tool

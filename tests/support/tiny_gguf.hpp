@@ -12,10 +12,10 @@
 namespace support {
 
 /// \brief The keys of a Llama model in a GGUF file; the vocabulary's size is told by its key.
-inline gguf_builder gguf_keys(const pesc::llama_config& c) {
+inline gguf_builder gguf_keys(const pesc::llama_config& c, std::string_view architecture = "llama") {
   const auto n = [](pesc::index_t x) { return static_cast<std::uint32_t>(x); };
   gguf_builder out;
-  out.string("general.architecture", "llama")
+  out.string("general.architecture", architecture)
       .u32("llama.embedding_length", n(c.hidden))
       .u32("llama.feed_forward_length", n(c.intermediate))
       .u32("llama.block_count", n(c.layers))

@@ -6,6 +6,7 @@
 
 #include "support/message_of.hpp"
 #include "tool/program.hpp"
+#include "tool/story_gguf.hpp"
 
 using support::bundled;
 using support::pesc_program;
@@ -87,6 +88,32 @@ TEST_SUITE("tool/convert") {
     CHECK(support::contains(
         generated(folder.path("four"), {"--adapter", folder.path("peft"), "--merge", "--requantize"}),
         "Once"));
+  }
+
+  TEST_CASE("a GGUF file becomes a folder with its tokenizer, plain and in 4 bits") {
+    const support::temporary_folder folder;
+    const std::string model = support::story_gguf(folder);
+    for (const char* to : {"hf", "hf-4bit"}) {
+      CHECK(pesc_program({"convert", "--model", model, "--to", to, folder.path(to)}).status == 0);
+      CHECK(std::filesystem::exists(folder.path(to) + "/tokenizer.json"));
+    }
+    CHECK(generated(folder.path("hf")) == generated(model));
+    CHECK(generated(folder.path("hf-4bit")) == generated(model, {"--weights", "nf4-dq"}));
+  }
+
+  TEST_CASE("a full disk is one line, and leaves nothing") {
+    const support::temporary_folder folder;
+    const std::string model = bundled("stories260K.bin");
+    const auto full = pesc_program({"convert", "--model", model, "--to", "hf", folder.path("hf"), "--quiet"},
+                                   "ulimit -f 200;");
+    CHECK(full.status == 1);
+    CHECK(full.says("cannot be written: "));
+    CHECK(full.error_lines() == 1);
+    CHECK(folder.entries() == 0);
+    const auto device = pesc_program({"convert", "--model", model, "--to", "hf", "/dev/full/hf"});
+    CHECK(device.status == 1);
+    CHECK(device.says("/dev/full"));
+    CHECK(device.error_lines() == 1);
   }
 
   TEST_CASE("wrong usage is told in one line") {

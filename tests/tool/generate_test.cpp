@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "tool/program.hpp"
+#include "tool/story_gguf.hpp"
 
 using support::bundled;
 using support::pesc_program;
@@ -48,6 +49,34 @@ TEST_SUITE("tool/generate") {
         CHECK(result.out.starts_with("Once upon a time"));
       }
     }
+  }
+
+  TEST_CASE("a GGUF file writes as the model that it was made from, its weights in every form") {
+    const support::temporary_folder folder;
+    const std::string model = support::story_gguf(folder);
+    for (const char* weights : {"keep", "float"}) {
+      const auto result = pesc_program(write(model, {"--weights", weights, "--max-tokens", "40"}));
+      CHECK(result.status == 0);
+      CHECK(result.out == greedy_start + "\n");
+    }
+    for (const char* weights : {"nf4-dq", "nf4", "fp4", "bf16"}) {
+      CAPTURE(weights);
+      const auto result = pesc_program(write(model, {"--weights", weights, "--max-tokens", "5"}));
+      CHECK(result.status == 0);
+      CHECK(result.out.starts_with("Once upon a time"));
+    }
+    const auto wrong = pesc_program(write(model, {"--weights", "int3"}));
+    CHECK(wrong.status == 2);
+    CHECK(wrong.says("expected one of keep|nf4-dq|nf4|fp4|bf16|float"));
+  }
+
+  TEST_CASE("8-bit weights of a GGUF file write the same kept as decoded") {
+    const support::temporary_folder folder;
+    const std::string model = support::story_gguf(folder, {.q8_0 = true});
+    const auto kept = pesc_program(write(model, {"--max-tokens", "60"}));
+    CHECK(kept.status == 0);
+    CHECK(kept.out.starts_with("Once upon a time, there was a little"));
+    CHECK(kept.out == pesc_program(write(model, {"--max-tokens", "60", "--weights", "float"})).out);
   }
 
   TEST_CASE("a seed fixes the text, and threads do not change it") {

@@ -39,11 +39,15 @@ inline std::string shell_quoted(const std::string& text) {
 }
 
 /// \brief Runs `bin/pesc` for at most 300 s, in the shell after the words `before`.
-inline outcome pesc_program(const std::vector<std::string>& arguments, const std::string& before = "") {
+/// \param input   what it reads from standard input
+/// \param output  file that takes its standard output; empty: `outcome::out`
+inline outcome pesc_program(const std::vector<std::string>& arguments, const std::string& before = "",
+                            const std::string& input = "", const std::string& output = "") {
   const temporary_folder folder;
   std::string line = before + " timeout 300 " + shell_quoted(std::string{PESC_PROGRAM_DIR} + "/pesc");
   for (const std::string& argument : arguments) line += ' ' + shell_quoted(argument);
-  line += " > " + folder.path("out") + " 2> " + folder.path("err") + " < /dev/null";
+  line += " > " + (output.empty() ? folder.path("out") : output) + " 2> " + folder.path("err") + " < " +
+          folder.write("in", input);
   const int code = std::system(line.c_str());
   outcome result;
   result.status = WIFEXITED(code) ? WEXITSTATUS(code) : 128 + WTERMSIG(code);
