@@ -79,15 +79,14 @@ class weight_exporter {
     const index_t hidden = model_.weights.shape.hidden;
     floats(prefix + "input_layernorm.weight", layer.input_norm, {hidden});
     floats(prefix + "post_attention_layernorm.weight", layer.post_norm, {hidden});
-    layer_weights<any_format>::for_each_linear(layer,
-                                               [&](const char* name, const owned_linear<any_format>& linear) {
-                                                 if (options_.target == export_target::hf_4bit)
-                                                   code4(prefix + name, linear.weight);
-                                                 else
-                                                   numbers(prefix + name, linear.weight);
-                                                 if (linear.bias.size() > 0)
-                                                   bias(prefix + name + ".bias", linear.bias);
-                                               });
+    layer_weights<any_format>::for_each_linear(
+        layer, [&, this](const char* name, const owned_linear<any_format>& linear) {
+          if (options_.target == export_target::hf_4bit)
+            code4(prefix + name, linear.weight);
+          else
+            numbers(prefix + name, linear.weight);
+          if (linear.bias.size() > 0) bias(prefix + name + ".bias", linear.bias);
+        });
     if (model_.sparse()) experts(prefix);
   }
 
@@ -203,7 +202,7 @@ class weight_exporter {
 
   /// \brief Router and adapters of a layer, as they are stored.
   void experts(const std::string& prefix) {
-    const auto add = [&](const std::string& name) {
+    const auto add = [&, this](const std::string& name) {
       const tensor_info& tensor = *model_.trainables.find(name);
       const element_type stored = written_type(tensor.dtype);
       const element_type type = note(stored);

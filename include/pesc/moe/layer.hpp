@@ -162,7 +162,7 @@ class moe_layer {
 
   /// \brief Scratch bytes that suffice for every call with up to `max_tokens` rows.
   [[nodiscard]] index_t scratch_bytes(X& ctx, index_t max_tokens) const {
-    return most_of(max_tokens, [&](index_t tokens) { return scratch_bytes_for(ctx, tokens); });
+    return most_of(max_tokens, [&, this](index_t tokens) { return scratch_bytes_for(ctx, tokens); });
   }
 
   /// \brief Memory for calls with up to `max_tokens` rows. The only step that allocates.
@@ -176,7 +176,7 @@ class moe_layer {
   [[nodiscard]] buffers prepare_inference(X& ctx, index_t max_tokens) const {
     buffers out = prepare_kept(max_tokens);
     out.inference_ = true;
-    out.scratch_ = buffer<std::byte, resource>(most_of(max_tokens, [&](index_t tokens) {
+    out.scratch_ = buffer<std::byte, resource>(most_of(max_tokens, [&, this](index_t tokens) {
       workspace<space> scratch;
       count_forward(ctx, tokens, {}, scratch);
       return scratch.peak();

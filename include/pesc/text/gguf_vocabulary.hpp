@@ -89,7 +89,7 @@ inline void gguf_vocabulary_reader::check() const {
     refuse(file_, "unknown tokenizer", in_quotes(in_.model), "gpt2 or llama", key("model"),
            "Other kinds of tokenizers are not supported.");
   if (in_.tokens.empty()) refuse(file_, "no pieces", "0", "at least 1", key("tokens"));
-  const auto same_size = [&](std::size_t size, std::string_view name) {
+  const auto same_size = [&, this](std::size_t size, std::string_view name) {
     if (size != in_.tokens.size())
       refuse(file_, "arrays of different sizes", concat(size),
              concat(in_.tokens.size(), ", as many as tokens"), key(name));

@@ -70,7 +70,7 @@ class raw_vocabulary {
   /// \param where  place of the pair, for messages; empty: its number
   /// \throws format_error when one of the three pieces does not exist
   void add_merge(std::string_view left, std::string_view right, const std::string& where = {}) {
-    const auto id_of = [&](std::string_view piece) {
+    const auto id_of = [&, this](std::string_view piece) {
       const std::int32_t id = find(piece);
       if (id < 0)
         detail::refuse(file_, "merge of an unknown piece", in_quotes(piece), "a piece of the vocabulary",

@@ -149,7 +149,7 @@ inline void sentencepiece_reader::normalizer(protobuf_reader message, std::strin
 }
 
 inline void sentencepiece_reader::set_marks(tokenizer_parts& out) const {
-  const auto mark = [&](std::int32_t id, const std::string& name, const char* key) {
+  const auto mark = [&, this](std::int32_t id, const std::string& name, const char* key) {
     if (id < 0) return -1;
     // Models whose trainer was told other ids name the piece.
     if (const std::int32_t named = raw_.find(name); named >= 0 && raw_.kind(named) == piece_kind::control)

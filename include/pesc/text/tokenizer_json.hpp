@@ -182,7 +182,7 @@ inline void tokenizer_json_reader::add_tokens(tokenizer_parts& out) const {
 }
 
 inline void tokenizer_json_reader::set_marks(tokenizer_parts& out) const {
-  const auto named = [&](const std::string& name, const char* where) {
+  const auto named = [&, this](const std::string& name, const char* where) {
     const std::int32_t id = raw_.find(name);
     if (id < 0)
       refuse(root_.file(), "unknown mark", in_quotes(name), "a piece of the vocabulary",

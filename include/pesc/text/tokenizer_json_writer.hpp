@@ -140,7 +140,7 @@ class tokenizer_json_writer {
     std::vector<std::size_t> order(from_.tokens.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return from_.scores[a] > from_.scores[b]; });
+                     [&, this](std::size_t a, std::size_t b) { return from_.scores[a] > from_.scores[b]; });
     const char* comma = "\n";
     for (const std::size_t i : order) {
       const std::string_view text = from_.tokens[i];

@@ -114,7 +114,7 @@ class evaluator {
     model_->carve_state(kept, tokens, false, state_);
     load_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, {}, nullptr, nullptr, scratch,
-                    [&]([[maybe_unused]] index_t layer, [[maybe_unused]] const auto& s) {
+                    [&, this]([[maybe_unused]] index_t layer, [[maybe_unused]] const auto& s) {
                       if constexpr (Model::config_routed()) {
                         const index_t experts = model_->ffn_shape().experts;
                         expert_load(*ctx_, as_const(s.ffn.routing.token), as_const(s.ffn.routing.expert), {},

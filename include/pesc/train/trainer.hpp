@@ -196,7 +196,7 @@ class trainer {
     auto dhidden = kept.template take<float>(places_, model_->shape().hidden);
     balance_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, run, nullptr, &balance_, scratch,
-                    [&](index_t layer, const auto& s) { count_load(layer, s, input); });
+                    [&, this](index_t layer, const auto& s) { count_load(layer, s, input); });
     const float scale = out.targets > 0 ? static_cast<float>(1.0 / static_cast<double>(out.targets)) : 0.0f;
     model_->loss(*ctx_, input, state_, scale, losses_.view(), dhidden, scratch);
     const double share = 1.0 / static_cast<double>(options_.accumulation);
@@ -237,7 +237,7 @@ class trainer {
     buffer<float> host(gradient_.size());
     download(*ctx_, gradient_.view(), host.view());
     for (std::size_t l = 0; l < views_.size(); ++l) {
-      const auto look = [&](const std::string& name, batch_view<float, space> tensor) {
+      const auto look = [&, this](const std::string& name, batch_view<float, space> tensor) {
         const float* values = host.data() + (tensor.data - gradient_.data());
         for (index_t i = 0; i < tensor.size() && !found; ++i)
           if (!std::isfinite(values[i])) {

@@ -31,7 +31,7 @@ class text_encoder {
         merger_{parts.merges} {}
 
   void add(std::string_view text, std::string_view guard) {
-    cut(parts_.added, text, guard, [&](std::size_t begin, std::size_t end) {
+    cut(parts_.added, text, guard, [&, this](std::size_t begin, std::size_t end) {
       between(text.substr(begin, end - begin), part(guard, begin, end), begin == 0);
     });
   }
@@ -43,17 +43,17 @@ class text_encoder {
 
   template <class UseText>
   void cut(const added_tokens& tokens, std::string_view text, std::string_view guard, UseText&& use_text) {
-    const auto accept = [&](const added_token& t, std::size_t at) {
+    const auto accept = [&, this](const added_token& t, std::size_t at) {
       if (!t.special) return true;
       return marks_ && part(guard, at, at + t.text.size()).find('\1') == std::string_view::npos;
     };
-    tokens.cut(text, accept, use_text, [&](const added_token& t) { out_.push_back(t.id); });
+    tokens.cut(text, accept, use_text, [&, this](const added_token& t) { out_.push_back(t.id); });
   }
 
   /// \brief What `added` leaves: the second set of tokens, with prefix and spaces before or after it.
   void between(std::string_view text, std::string_view guard, bool first) {
     if (parts_.late_prefix) {
-      cut(parts_.later, text, guard, [&](std::size_t begin, std::size_t end) {
+      cut(parts_.later, text, guard, [&, this](std::size_t begin, std::size_t end) {
         prepare(text.substr(begin, end - begin), {}, first && begin == 0);
         split(text_);
       });
@@ -61,7 +61,7 @@ class text_encoder {
     }
     prepare(text, guard, first);
     cut(parts_.later, text_, guard_,
-        [&](std::size_t begin, std::size_t end) { split(text_.substr(begin, end - begin)); });
+        [&, this](std::size_t begin, std::size_t end) { split(text_.substr(begin, end - begin)); });
   }
 
   void prepare(std::string_view text, std::string_view guard, bool first);
@@ -108,7 +108,7 @@ inline void text_encoder::prepare(std::string_view text, std::string_view guard,
 }
 
 inline void text_encoder::split(std::string_view text) {
-  for_each_split(parts_.split, text, [&](std::string_view piece) {
+  for_each_split(parts_.split, text, [&, this](std::string_view piece) {
     if (parts_.ignore_merges) {
       const std::int32_t id = parts_.pieces.find(piece);
       if (id >= 0) return out_.push_back(id);
@@ -136,7 +136,7 @@ inline void text_encoder::start_symbols(std::string_view text) {
 }
 
 inline void text_encoder::put_bytes(std::string_view bytes) {
-  const auto id_of = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+  const auto id_of = [&, this](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
   bool all = true;
   for (const char c : bytes) all = all && id_of(c) >= 0;
   if (all) {
