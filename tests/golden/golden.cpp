@@ -60,6 +60,8 @@ constexpr entry cuda_runners[] = {
     {"sparsetral_moe", cuda::run_sparsetral_moe},
     {"camelidae_model", cuda::run_camelidae_model},
     {"llama", cuda::run_llama},
+    {"bnb_checkpoint", cuda::run_bnb_checkpoint},
+    {"lora_model", cuda::run_lora_model},
     {"router_mixtral", cuda::run_router_top_k},
     {"router_qwen2_moe", cuda::run_router_top_k},
     {"router_olmoe", cuda::run_router_top_k},

@@ -246,6 +246,8 @@ void run_camelidae_moe(const golden_case&, outcome&);
 void run_sparsetral_moe(const golden_case&, outcome&);
 void run_camelidae_model(const golden_case&, outcome&);
 void run_llama(const golden_case&, outcome&);
+void run_bnb_checkpoint(const golden_case&, outcome&);
+void run_lora_model(const golden_case&, outcome&);
 void run_router_top_k(const golden_case&, outcome&);
 void run_router_noisy_topk(const golden_case&, outcome&);
 void run_router_switch(const golden_case&, outcome&);

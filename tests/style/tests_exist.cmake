@@ -12,6 +12,7 @@ set(tested_elsewhere
   core/macros.hpp=odr/crossing.cpp
   core/product_options.hpp=cpu/matmul_test.cpp
   moe/backend.hpp=moe/layer_test.cpp
+  io/instantiate.hpp=model_instances.cpp
   model/attention_block.hpp=model/llama_test.cpp
   model/llama_shape.hpp=model/llama_test.cpp
   model/weights.hpp=model/llama_test.cpp

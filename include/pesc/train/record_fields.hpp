@@ -6,10 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "pesc/core/error.hpp"
 #include "pesc/core/types.hpp"
+#include "pesc/io/detail/json_sink.hpp"
 
 namespace pesc::detail {
 
@@ -49,15 +48,15 @@ struct record_field {
 };
 
 /// \brief Takes the members of one JSON object out of its text without building a tree.
-class record_fields {
+class record_fields final : public json_sink {
  public:
   std::vector<record_field> members;   ///< of the object itself
   std::vector<record_field> instance;  ///< of the first object in the list `instances`
   std::string error;                   ///< empty when the text was one well-formed object
 
   explicit record_fields(std::string_view text) {
-    using json = nlohmann::json;
-    const bool good = json::sax_parse(text.begin(), text.end(), this);
+    const char* seen = nullptr;
+    const bool good = read_json_text<json_sink>(text, seen, *this);
     if (!good && error.empty()) error = "not well-formed JSON";
     if (good && !object_) error = concat("found ", name_of(top_), ", expected an object");
   }
@@ -70,24 +69,20 @@ class record_fields {
   }
 
   // The calls of the parser.
-  bool null() { return value(json_kind::null); }
-  bool boolean(bool) { return value(json_kind::boolean); }
-  bool number_integer(std::int64_t number) { return value(json_kind::number, number); }
-  bool number_unsigned(std::uint64_t number) {
+  bool null() override { return value(json_kind::null); }
+  bool boolean(bool) override { return value(json_kind::boolean); }
+  bool integer(std::int64_t number) override { return value(json_kind::number, number); }
+  bool natural(std::uint64_t number) override {
     constexpr std::uint64_t most = std::uint64_t{1} << 62;
     return value(json_kind::number, static_cast<index_t>(number < most ? number : most));
   }
-  bool number_float(double, const std::string&) { return value(json_kind::number); }
-  bool string(std::string& text) {
+  bool real(double) override { return value(json_kind::number); }
+  bool text(std::string& text) override {
     record_field* field = value_field(json_kind::text);
     if (field != nullptr) field->text = std::move(text);
     return error.empty();
   }
-  template <class Binary>
-  bool binary(Binary&) {
-    return false;
-  }
-  bool key(std::string& name) {
+  bool key(std::string& name) override {
     if (std::vector<record_field>* fields = open_fields()) {
       if (find(*fields, name) != nullptr)
         return fail(concat("field ", quoted_excerpt(name), " appears twice"));
@@ -96,23 +91,21 @@ class record_fields {
     }
     return true;
   }
-  bool start_object(std::size_t) {
-    if (depth_ == 2 && in_instances_) ++instances_;
-    if (depth_ == 0) object_ = true;
-    return open(json_kind::object);
-  }
-  bool end_object() { return close(); }
-  bool start_array(std::size_t) {
+  bool open(bool object) override {
+    if (object) {
+      if (depth_ == 2 && in_instances_) ++instances_;
+      if (depth_ == 0) object_ = true;
+      return enter(json_kind::object);
+    }
     if (depth_ == 1) in_instances_ = !members.empty() && members.back().key == "instances";
-    return open(json_kind::list);
+    return enter(json_kind::list);
   }
-  bool end_array() {
-    if (depth_ == 2) in_instances_ = false;
-    return close();
+  bool close(bool object) override {
+    if (!object && depth_ == 2) in_instances_ = false;
+    --depth_;
+    return true;
   }
-  template <class Exception>
-  bool parse_error(std::size_t position, const std::string&, const Exception& exception) {
-    std::string_view what = exception.what();
+  bool invalid(std::size_t position, std::string_view what) override {
     // The parser's own words begin after "... at line 1, column 18: ".
     if (const std::size_t column = what.find("column "); column != std::string_view::npos)
       if (const std::size_t begin = what.find(": ", column); begin != std::string_view::npos)
@@ -147,14 +140,9 @@ class record_fields {
     return true;
   }
 
-  bool open(json_kind kind) {
+  bool enter(json_kind kind) {
     value(kind);
     if (++depth_ > max_depth) return fail(concat("nested deeper than ", max_depth));
-    return true;
-  }
-
-  bool close() {
-    --depth_;
     return true;
   }
 

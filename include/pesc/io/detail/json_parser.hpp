@@ -4,16 +4,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <numeric>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "pesc/core/error.hpp"
+#include "pesc/io/detail/json_sink.hpp"
 #include "pesc/io/detail/json_value.hpp"
 #include "pesc/io/file_kind.hpp"
 #include "pesc/io/quoted.hpp"
@@ -28,36 +26,6 @@ struct json_limits {
 };
 
 namespace detail {
-
-/// \brief Reads characters and leaves behind how far it came: the parser's events do not carry positions.
-class counting_iterator {
- public:
-  using iterator_category = std::forward_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-
-  counting_iterator() = default;
-  counting_iterator(const char* at, const char** seen) : at_{at}, seen_{seen} {}
-
-  reference operator*() const { return *at_; }
-  counting_iterator& operator++() {
-    *seen_ = ++at_;
-    return *this;
-  }
-  counting_iterator operator++(int) {
-    const counting_iterator before = *this;
-    ++*this;
-    return before;
-  }
-  friend bool operator==(const counting_iterator& a, const counting_iterator& b) { return a.at_ == b.at_; }
-  friend bool operator!=(const counting_iterator& a, const counting_iterator& b) { return a.at_ != b.at_; }
-
- private:
-  const char* at_ = nullptr;
-  const char** seen_ = nullptr;
-};
 
 /// \brief The words NaN and Infinity around `offset`, which Python writes into JSON; empty for other text.
 inline std::string_view python_number_at(std::string_view text, std::size_t offset) {
@@ -88,10 +56,8 @@ inline std::string shortened_reason(std::string_view what) {
 
 /// \brief Stands between the parser and a handler: limits, positions, and one wording of errors.
 template <class Handler>
-class json_events {
+class json_events final : public json_sink {
  public:
-  using library = nlohmann::json;
-
   json_events(std::string_view text, const std::string& file, const json_limits& limits, Handler& handler,
               std::size_t offset)
       : text_{text}, seen_{text.data()}, file_{file}, limits_{limits}, handler_{handler}, offset_{offset} {}
@@ -103,29 +69,32 @@ class json_events {
     // The parser takes a zero byte for the end and would not look at what follows.
     if (const std::size_t zero = text_.find('\0'); zero != std::string_view::npos)
       fail(zero + offset_, "a zero byte, expected JSON text");
-    const counting_iterator first{text_.data(), &seen_};
-    const counting_iterator last{text_.data() + text_.size(), &seen_};
-    library::sax_parse(first, last, this);
+    static_cast<void>(read_json_text<json_sink>(text_, seen_, *this));
   }
 
-  bool null() { return scalar(json{}); }
-  bool boolean(bool value) { return scalar(json{value}); }
-  bool number_integer(std::int64_t value) { return scalar(json{value}); }
-  bool number_unsigned(std::uint64_t value) { return scalar(json{value}); }
-  bool number_float(double value, const std::string&) { return scalar(json{value}); }
-  bool string(std::string& value) { return scalar(json{std::move(value)}); }
-  bool binary(library::binary_t&) { return false; }
-
-  bool start_object(std::size_t) { return open(true); }
-  bool start_array(std::size_t) { return open(false); }
-  bool end_object() { return close(true); }
-  bool end_array() { return close(false); }
-  bool key(std::string& name) {
+  bool null() override { return scalar(json{}); }
+  bool boolean(bool value) override { return scalar(json{value}); }
+  bool integer(std::int64_t value) override { return scalar(json{value}); }
+  bool natural(std::uint64_t value) override { return scalar(json{value}); }
+  bool real(double value) override { return scalar(json{value}); }
+  bool text(std::string& value) override { return scalar(json{std::move(value)}); }
+  bool key(std::string& name) override {
     handler_.key(std::move(name), position());
     return true;
   }
-
-  bool parse_error(std::size_t read, const std::string&, const library::exception& reason) {
+  bool open(bool object) override {
+    count();
+    if (++depth_ > limits_.depth)
+      fail(position(), concat("JSON nested deeper than ", limits_.depth, " levels"));
+    handler_.open(object, position());
+    return true;
+  }
+  bool close(bool object) override {
+    --depth_;
+    handler_.close(object, position());
+    return true;
+  }
+  bool invalid(std::size_t read, std::string_view reason) override {
     // The end of the text counts as one character more.
     const std::size_t offset = read > 0 ? read - 1 : 0;
     const std::string_view word = python_number_at(text_, offset);
@@ -135,7 +104,7 @@ class json_events {
     if (offset >= text_.size())
       fail(text_.size() + offset_,
            text_.empty() ? "the text is empty, expected JSON" : "the JSON text ends too early");
-    fail(offset + offset_, shortened_reason(reason.what()));
+    fail(offset + offset_, shortened_reason(reason));
     return false;
   }
 
@@ -155,18 +124,6 @@ class json_events {
   bool scalar(json value) {
     count();
     handler_.scalar(std::move(value), position());
-    return true;
-  }
-  bool open(bool object) {
-    count();
-    if (++depth_ > limits_.depth)
-      fail(position(), concat("JSON nested deeper than ", limits_.depth, " levels"));
-    handler_.open(object, position());
-    return true;
-  }
-  bool close(bool object) {
-    --depth_;
-    handler_.close(object, position());
     return true;
   }
 
