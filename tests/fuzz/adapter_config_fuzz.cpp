@@ -5,8 +5,15 @@
 #include <string_view>
 #include <vector>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/model/low_rank.hpp"
 #include "pesc/model/peft.hpp"
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  if (size > 0 && data[0] % 2 == 1) return fuzz::safetensors_mutator(data, size, max_size, seed, 1);
+  return fuzz::json_mutator(data, size, max_size, seed);
+}
 
 // The first byte chooses: an adapter_config.json, or an adapter_model.safetensors for a small model.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

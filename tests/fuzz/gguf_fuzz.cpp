@@ -5,20 +5,15 @@
 #include <cstring>
 #include <vector>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/model/gguf_model.hpp"
 #include "pesc/text/gguf_tokenizer.hpp"
-
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
 
 namespace {
 
 /// Places of numbers that steer the reader: counts, lengths, types, dimensions, offsets.
 class field_finder {
  public:
-  struct field {
-    std::size_t at, bytes;
-  };
-
   field_finder(const std::uint8_t* data, std::size_t size) : data_{data}, size_{size} {
     if (size < 24) return;
     note(4, 4);
@@ -28,7 +23,7 @@ class field_finder {
     for (std::uint64_t i = 0; i < tensors && whole_; ++i) tensor();
   }
 
-  [[nodiscard]] const std::vector<field>& fields() const { return fields_; }
+  [[nodiscard]] const std::vector<fuzz::field>& fields() const { return fields_; }
 
  private:
   void note(std::size_t at, std::size_t bytes) { fields_.push_back({at, bytes}); }
@@ -75,24 +70,17 @@ class field_finder {
   const std::uint8_t* data_;
   std::size_t size_, at_ = 0;
   bool whole_ = true;
-  std::vector<field> fields_;
+  std::vector<fuzz::field> fields_;
 };
 
 }  // namespace
 
-/// Half of the mutations change one steering number to one at a border; the others are any.
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
                                                unsigned seed) {
+  fuzz::chooser choose{seed};
   const field_finder found(data, size);
-  if (seed % 2 == 0 || found.fields().empty()) return LLVMFuzzerMutate(data, size, max_size);
-  const auto& field = found.fields()[(seed / 2) % found.fields().size()];
-  std::uint64_t old = 0;
-  std::memcpy(&old, data + field.at, field.bytes);
-  const std::uint64_t borders[] = {0,          1,          2,          3,       8,          9,
-                                   32,         old + 1,    old - 1,    old * 2, 0x7FFFFFFF, 0x80000000,
-                                   0xFFFFFFFF, 1ull << 62, 1ull << 63, ~0ull};
-  const std::uint64_t value = borders[(seed / 2 / found.fields().size()) % std::size(borders)];
-  std::memcpy(data + field.at, &value, field.bytes);
+  if (choose.below(2) == 0 || found.fields().empty()) return LLVMFuzzerMutate(data, size, max_size);
+  fuzz::set_to_border(data, found.fields(), choose);
   return size;
 }
 

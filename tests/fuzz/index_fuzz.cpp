@@ -4,7 +4,13 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/io/hf_directory.hpp"
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  return fuzz::json_mutator(data, size, max_size, seed);
+}
 
 // What is accepted names files of the same folder only.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -5,7 +5,13 @@
 #include <string>
 #include <string_view>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/io/json.hpp"
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  return fuzz::json_mutator(data, size, max_size, seed);
+}
 
 // What is accepted reads back equal after it was written in each style.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -3,8 +3,21 @@
 #include <cstdint>
 #include <cstdlib>
 #include <span>
+#include <vector>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/io/llama2c.hpp"
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  fuzz::chooser choose{seed};
+  if (choose.below(2) == 0 || size < 28) return LLVMFuzzerMutate(data, size, max_size);
+  // The header is seven numbers.
+  std::vector<fuzz::field> fields;
+  for (std::size_t i = 0; i < 7; ++i) fields.push_back({4 * i, 4});
+  fuzz::set_to_border(data, fields, choose);
+  return size;
+}
 
 // What is accepted has arrays that lie inside the file, one behind the other.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

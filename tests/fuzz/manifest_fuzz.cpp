@@ -3,7 +3,13 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/model/manifest.hpp"
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  return fuzz::json_mutator(data, size, max_size, seed);
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/io/safetensors.hpp"
 #include "pesc/model/quantized_tensors.hpp"
 
@@ -39,6 +40,12 @@ void read_file(const std::uint8_t* data, std::size_t size) {
 }
 
 }  // namespace
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  if (size > 0 && data[0] % 2 == 1) return fuzz::safetensors_mutator(data, size, max_size, seed, 1);
+  return fuzz::json_mutator(data, size, max_size, seed);
+}
 
 // The first byte chooses: the JSON alone, or a safetensors file around it.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

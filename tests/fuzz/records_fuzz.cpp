@@ -8,6 +8,7 @@
 
 #include <unistd.h>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/train/mixture.hpp"
 #include "pesc/train/records.hpp"
 #include "pesc/train/token_records.hpp"
@@ -28,6 +29,11 @@ std::string file_with(const std::uint8_t* data, std::size_t size, const char* en
 std::vector<std::int32_t> bytes_as_ids(std::string_view text) { return {text.begin(), text.end()}; }
 
 }  // namespace
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  return fuzz::json_mutator(data, size, max_size, seed);
+}
 
 // The first byte chooses format and options, the rest is the file.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

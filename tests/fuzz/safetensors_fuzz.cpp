@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/io/safetensors.hpp"
 #include "pesc/io/safetensors_writer.hpp"
 
@@ -47,6 +48,11 @@ void check(const pesc::safetensors_file& file, std::size_t data_size) {
 }
 
 }  // namespace
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  return fuzz::safetensors_mutator(data, size, max_size, seed);
+}
 
 // What is accepted has tensors that fill the data exactly, and is the same after it was written again.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

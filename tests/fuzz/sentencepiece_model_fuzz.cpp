@@ -6,8 +6,18 @@
 #include <string>
 #include <string_view>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/text/sentencepiece_model.hpp"
 #include "text/tokenizer_files.hpp"
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  fuzz::chooser choose{seed};
+  if (choose.below(2) == 0 || size == 0) return LLVMFuzzerMutate(data, size, max_size);
+  const std::string_view all{reinterpret_cast<const char*>(data), size};
+  const std::size_t begin = 1 + std::min<std::size_t>(data[0] & 127, size - 1);
+  return fuzz::replace_input(data, size, max_size, fuzz::mutate_message(all, begin, choose));
+}
 
 // The first byte tells the length of a text and whether the file starts with marks and all bytes; then the text, then
 // the file. Where the vocabulary has all bytes, every text without U+2581 comes back.

@@ -6,7 +6,9 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/text/llama2c_tokenizer.hpp"
 
 namespace {
@@ -36,6 +38,26 @@ const std::string& complete_start() {
 }
 
 }  // namespace
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  fuzz::chooser choose{seed};
+  if (choose.below(2) == 0 || size == 0) return LLVMFuzzerMutate(data, size, max_size);
+  // Score and length stand before each piece; the file has its longest length in front where all bytes do not precede it.
+  std::vector<fuzz::field> fields;
+  std::size_t at = 1 + std::min<std::size_t>(data[0] & 127, size - 1) + (data[0] >= 128 ? 0 : 4);
+  while (at + 8 <= size) {
+    fields.push_back({at, 4});
+    fields.push_back({at + 4, 4});
+    std::uint32_t length = 0;
+    std::memcpy(&length, data + at + 4, 4);
+    if (length > size - at - 8) break;
+    at += 8 + length;
+  }
+  if (fields.empty()) return LLVMFuzzerMutate(data, size, max_size);
+  fuzz::set_to_border(data, fields, choose);
+  return size;
+}
 
 // The first byte tells the length of a text and whether the file starts with all bytes; then the text, then the
 // file. Where the vocabulary has all bytes, every text comes back.

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "fuzz/mutation.hpp"
 #include "pesc/text/byte_alphabet.hpp"
 #include "pesc/text/tokenizer_json.hpp"
 
@@ -49,6 +50,11 @@ bool is_exact(const pesc::json& value) {
 }
 
 }  // namespace
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
+  return fuzz::json_mutator(data, size, max_size, seed);
+}
 
 // The first byte tells the length of a text; then the text, then the file, in which @ALL@ stands for all bytes.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
