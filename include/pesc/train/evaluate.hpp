@@ -114,13 +114,7 @@ class evaluator {
     model_->carve_state(kept, tokens, false, state_);
     load_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, {}, nullptr, nullptr, scratch,
-                    [&, this]([[maybe_unused]] index_t layer, [[maybe_unused]] const auto& s) {
-                      if constexpr (Model::config_routed()) {
-                        const index_t experts = model_->ffn_shape().experts;
-                        expert_load(*ctx_, as_const(s.ffn.routing.token), as_const(s.ffn.routing.expert), {},
-                                    load_.view().part(layer * experts, experts));
-                      }
-                    });
+                    [this](index_t layer, const auto& s) { this->count_load(layer, s); });
     model_->loss(*ctx_, input, state_, 1.0f, losses_.view(), {}, scratch);
     const vector_view<const float> losses = losses_.read(*ctx_);
     const vector_view<const std::int32_t> load = load_.read(*ctx_);
@@ -131,6 +125,15 @@ class evaluator {
       out.tokens += targets_[static_cast<std::size_t>(i)] >= 0 ? 1 : 0;
     }
     return sum;
+  }
+
+  template <class LayerState>
+  void count_load([[maybe_unused]] index_t layer, [[maybe_unused]] const LayerState& s) {
+    if constexpr (Model::config_routed()) {
+      const index_t experts = model_->ffn_shape().experts;
+      expert_load(*ctx_, as_const(s.ffn.routing.token), as_const(s.ffn.routing.expert), {},
+                  load_.view().part(layer * experts, experts));
+    }
   }
 
   X* ctx_;

@@ -196,7 +196,7 @@ class trainer {
     auto dhidden = kept.template take<float>(places_, model_->shape().hidden);
     balance_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, run, nullptr, &balance_, scratch,
-                    [&, this](index_t layer, const auto& s) { count_load(layer, s, input); });
+                    [&, this](index_t layer, const auto& s) { this->count_load(layer, s, input); });
     const float scale = out.targets > 0 ? static_cast<float>(1.0 / static_cast<double>(out.targets)) : 0.0f;
     model_->loss(*ctx_, input, state_, scale, losses_.view(), dhidden, scratch);
     const double share = 1.0 / static_cast<double>(options_.accumulation);
