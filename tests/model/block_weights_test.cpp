@@ -68,8 +68,7 @@ TEST_SUITE("model/block_weights") {
       support::gguf_builder b = support::gguf_keys(c);
       std::uint64_t seed = number;
       for (const auto& [name, tensor] : support::make_tensors(config)) {
-        std::vector<std::uint64_t> dims;
-        for (const pesc::index_t d : tensor.shape) dims.insert(dims.begin(), static_cast<std::uint64_t>(d));
+        const auto dims = support::gguf_dims(tensor.shape);
         if (dims.size() == 1)
           b.floats(support::gguf_name(name), dims, tensor.values);
         else

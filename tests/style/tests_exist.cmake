@@ -19,6 +19,7 @@ set(tested_elsewhere
   moe/routing_types.hpp=moe/route_test.cpp
   text/tokenizer_parts.hpp=text/tokenizer_test.cpp
   train/evaluate.hpp=train/trainer_test.cpp
+  train/expert_load.hpp=train/trainer_test.cpp
   train/line_reader.hpp=train/records_test.cpp
   train/record_fields.hpp=train/records_test.cpp
   train/svg.hpp=train/report_test.cpp

@@ -60,14 +60,18 @@ inline std::string gguf_name(const std::string& name) {
   return name;
 }
 
+/// \brief A shape as GGUF files have it, innermost first.
+inline std::vector<std::uint64_t> gguf_dims(const std::vector<pesc::index_t>& shape) {
+  return {shape.rbegin(), shape.rend()};
+}
+
 /// \brief Adds the tensors as floats.
 inline gguf_builder& add_tensors(gguf_builder& out, const pesc::llama_config& c,
                                  const tiny_tensors& tensors) {
   for (const auto& [name, tensor] : tensors) {
     const bool turned = name.find("q_proj") != name.npos || name.find("k_proj") != name.npos;
-    std::vector<std::uint64_t> dims;
-    for (const pesc::index_t d : tensor.shape) dims.insert(dims.begin(), static_cast<std::uint64_t>(d));
-    out.floats(gguf_name(name), dims, turned ? neighbouring_rows(tensor, c.head_dim) : tensor.values);
+    out.floats(gguf_name(name), gguf_dims(tensor.shape),
+               turned ? neighbouring_rows(tensor, c.head_dim) : tensor.values);
   }
   return out;
 }

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include "pesc/text/detail/chat_jinja.hpp"
 #include "tool/program.hpp"
 #include "tool/story_gguf.hpp"
 
@@ -13,16 +14,12 @@ using support::story_gguf;
 
 namespace {
 
-const char* const llama2 =
-    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = "
-    "messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% "
-    "endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) "
-    "%}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif "
-    "%}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + "
-    "'\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif "
-    "%}{% "
-    "if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif "
-    "message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}";
+/// \brief The template that Llama 2 models bring.
+std::string llama2() {
+  for (const auto& known : pesc::detail::known_jinjas)
+    if (known.name == "llama2") return std::string{known.text};
+  return {};
+}
 
 support::outcome talk(const std::string& model, const std::string& input,
                       std::vector<std::string> options = {}) {
@@ -110,7 +107,7 @@ class running_program {
 TEST_SUITE("tool/chat") {
   TEST_CASE("an answer for each line, with what was said before, until it is cleared") {
     const support::temporary_folder folder;
-    const std::string model = story_gguf(folder, {.chat_template = llama2});
+    const std::string model = story_gguf(folder, {.chat_template = llama2()});
     const auto result = talk(model, "Tell a story\nTell a story\n\n/clear\nTell a story\r\n/quit\nnever\n");
     CHECK(result.status == 0);
     CHECK(result.err.empty());
@@ -126,7 +123,7 @@ TEST_SUITE("tool/chat") {
 
   TEST_CASE("a first message about how to answer is heard") {
     const support::temporary_folder folder;
-    const std::string model = story_gguf(folder, {.chat_template = llama2});
+    const std::string model = story_gguf(folder, {.chat_template = llama2()});
     const auto result = talk(model, "Tell a story\n/clear\nTell a story\n", {"--system", "Talk about Tom."});
     const auto answers = lines_of(result.out);
     REQUIRE(answers.size() == 2);
@@ -155,7 +152,7 @@ TEST_SUITE("tool/chat") {
 
   TEST_CASE("a conversation that has no room left says so and goes on") {
     const support::temporary_folder folder;
-    const std::string model = story_gguf(folder, {.chat_template = llama2});
+    const std::string model = story_gguf(folder, {.chat_template = llama2()});
     const std::string question(200, 'x');
     const auto result = talk(model, question + "\nHi\n", {"--context", "64"});
     CHECK(result.status == 0);

@@ -82,8 +82,7 @@ inline std::string story_gguf(const temporary_folder& folder, const story_gguf_o
   if (!options.chat_template.empty()) out.string("tokenizer.chat_template", options.chat_template);
   for (const pesc::tensor_info* tensor : files.tensors()) {
     const std::vector<float> values = pesc::to_floats(*tensor, files.name());
-    std::vector<std::uint64_t> dims;
-    for (const pesc::index_t d : tensor->shape) dims.insert(dims.begin(), static_cast<std::uint64_t>(d));
+    const auto dims = gguf_dims(tensor->shape);
     // Both kinds of file keep the halves of a rotary pair in neighbouring rows.
     if (options.q8_0 && dims.size() == 2 && dims[0] % 32 == 0)
       out.tensor(gguf_name(tensor->name), dims, 8, q8_0_blocks(values));

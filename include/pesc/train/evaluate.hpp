@@ -6,6 +6,7 @@
 
 #include "pesc/core/mirrored_buffer.hpp"
 #include "pesc/model/llama.hpp"
+#include "pesc/train/expert_load.hpp"
 #include "pesc/train/token_records.hpp"
 
 namespace pesc {
@@ -33,7 +34,7 @@ class evaluator {
         places_{places},
         batch_(places),
         losses_(places),
-        load_(load_size(model)) {
+        load_(detail::load_size(model)) {
     index_t kept = 0;
     index_t scratch = 0;
     // Smaller calls may need more scratch than the largest, so every size on the way is measured.
@@ -77,10 +78,6 @@ class evaluator {
   }
 
  private:
-  [[nodiscard]] static index_t load_size(const Model& model) {
-    return Model::config_routed() ? model.shape().layers * model.ffn_shape().experts : 0;
-  }
-
   void clear() {
     ids_.clear();
     positions_.clear();
@@ -114,7 +111,9 @@ class evaluator {
     model_->carve_state(kept, tokens, false, state_);
     load_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, {}, nullptr, nullptr, scratch,
-                    [this](index_t layer, const auto& s) { this->count_load(layer, s); });
+                    [this](index_t layer, const auto& s) {
+                      detail::count_load(*ctx_, *model_, layer, s, {}, load_.view());
+                    });
     model_->loss(*ctx_, input, state_, 1.0f, losses_.view(), {}, scratch);
     const vector_view<const float> losses = losses_.read(*ctx_);
     const vector_view<const std::int32_t> load = load_.read(*ctx_);
@@ -125,15 +124,6 @@ class evaluator {
       out.tokens += targets_[static_cast<std::size_t>(i)] >= 0 ? 1 : 0;
     }
     return sum;
-  }
-
-  template <class LayerState>
-  void count_load([[maybe_unused]] index_t layer, [[maybe_unused]] const LayerState& s) {
-    if constexpr (Model::config_routed()) {
-      const index_t experts = model_->ffn_shape().experts;
-      expert_load(*ctx_, as_const(s.ffn.routing.token), as_const(s.ffn.routing.expert), {},
-                  load_.view().part(layer * experts, experts));
-    }
   }
 
   X* ctx_;

@@ -9,6 +9,7 @@
 #include "pesc/model/llama.hpp"
 #include "pesc/nn/adamw.hpp"
 #include "pesc/train/batch.hpp"
+#include "pesc/train/expert_load.hpp"
 
 namespace pesc {
 
@@ -77,7 +78,7 @@ class trainer {
         balance_(model.ffn_shape().experts, std::max<index_t>(1, model.ffn_shape().top_k)),
         losses_(places),
         norm_(1),
-        load_(load_size(model)),
+        load_(detail::load_size(model)),
         batch_(places),
         places_{places} {
     PESC_EXPECTS(options.accumulation >= 1, "gradient accumulation over ", options.accumulation,
@@ -152,10 +153,6 @@ class trainer {
     index_t kept = 0, scratch = 0;
   };
 
-  [[nodiscard]] static index_t load_size(const Model& model) {
-    return Model::config_routed() ? model.shape().layers * model.ffn_shape().experts : 0;
-  }
-
   [[nodiscard]] static sizes measure(X& ctx, const Model& model, index_t places) {
     workspace<space> kept;
     auto state = model.carve_state(kept, places, true);
@@ -196,7 +193,9 @@ class trainer {
     auto dhidden = kept.template take<float>(places_, model_->shape().hidden);
     balance_.clear(*ctx_);
     model_->forward(*ctx_, input, state_, run, nullptr, &balance_, scratch,
-                    [&, this](index_t layer, const auto& s) { this->count_load(layer, s, input); });
+                    [&, this](index_t layer, const auto& s) {
+                      detail::count_load(*ctx_, *model_, layer, s, input.valid, load_.view());
+                    });
     const float scale = out.targets > 0 ? static_cast<float>(1.0 / static_cast<double>(out.targets)) : 0.0f;
     model_->loss(*ctx_, input, state_, scale, losses_.view(), dhidden, scratch);
     const double share = 1.0 / static_cast<double>(options_.accumulation);
@@ -211,16 +210,6 @@ class trainer {
     double sum = 0.0;
     for (const float loss : losses_.read(*ctx_)) sum += static_cast<double>(loss);
     return sum;
-  }
-
-  template <class LayerState>
-  void count_load([[maybe_unused]] index_t layer, [[maybe_unused]] const LayerState& s,
-                  [[maybe_unused]] const typename Model::input& input) {
-    if constexpr (Model::config_routed()) {
-      const index_t experts = model_->ffn_shape().experts;
-      expert_load(*ctx_, as_const(s.ffn.routing.token), as_const(s.ffn.routing.expert), input.valid,
-                  load_.view().part(layer * experts, experts));
-    }
   }
 
   /// \brief Squared norm of the whole gradient; waits for the backend.
